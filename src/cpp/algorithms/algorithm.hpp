@@ -1,0 +1,80 @@
+// An algorithm turns a ConvProblem into a Plan: everything that can be decided before data arrives.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/problem.hpp"
+
+namespace pyconv {
+
+// One group's weights (out_channels, in_channels, depth, height, width); strides in elements.
+struct WeightView {
+  const void* data;
+  std::int64_t out_stride;
+  std::int64_t in_stride;
+  std::int64_t axis_stride[kSpatialAxes];
+};
+
+struct ConvArrays {
+  const void* x;
+  Strides x_strides;
+  const void* packed_weights;
+  const void* bias;      // contiguous, or null
+  const void* residual;  // or null
+  Strides residual_strides;
+  void* out;
+  Strides out_strides;
+};
+
+class Plan {
+ public:
+  explicit Plan(ConvProblem problem) : problem_(std::move(problem)) {}
+  virtual ~Plan() = default;
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+
+  const ConvProblem& problem() const { return problem_; }
+
+  virtual std::string name() const = 0;
+
+  // Names the layout of packed weights. Plans of equal packing for the same weights share them.
+  virtual std::string packing() const = 0;
+  virtual std::size_t packed_bytes() const = 0;
+  // `weights` holds one view per group. `packed` is 64-byte aligned.
+  virtual void pack(const std::vector<WeightView>& weights, void* packed) const = 0;
+
+  // How many threads a call with `limit` threads would use: fewer where there is too little work.
+  virtual int useful_threads(int limit) const = 0;
+  virtual std::size_t workspace_bytes(int threads) const = 0;
+  virtual std::string tile() const = 0;
+  virtual std::string reason() const = 0;
+
+  virtual void run(const ConvArrays& arrays, int threads) const = 0;
+
+ private:
+  ConvProblem problem_;
+};
+
+struct Algorithm {
+  const char* name;
+  // Why the algorithm cannot serve the problem; empty if it can.
+  std::string (*refuses)(const ConvProblem&);
+  std::unique_ptr<Plan> (*plan)(ConvProblem);
+};
+
+// In the order of preference; the last one serves every problem.
+const std::vector<Algorithm>& algorithms();
+
+// The plan of the first algorithm that serves the problem, or of the named one. Throws
+// std::invalid_argument with the reason where the named one cannot.
+std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorithm);
+
+std::unique_ptr<Plan> plan_im2col_gemm(ConvProblem problem);
+std::unique_ptr<Plan> plan_reference(ConvProblem problem);
+
+}  // namespace pyconv

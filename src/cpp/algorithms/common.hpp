@@ -1,0 +1,55 @@
+// What several algorithms need: the accumulation order of weights, tap ranges, and thread counts.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "core/split.hpp"
+#include "kernels/kernel_table.hpp"
+
+namespace pyconv {
+
+// Calls visit(k, offset) for every weight of one output channel in accumulation order (types.hpp);
+// `offset` is where it stands relative to the channel's first weight.
+template <class Visit>
+void for_each_weight(const ConvProblem& problem, const WeightView& view,
+                     std::int64_t in_channels, const Visit& visit) {
+  std::int64_t k = 0;
+  for (std::int64_t block = 0; block < in_channels; block += kChannelBlock) {
+    const std::int64_t block_end = std::min(block + kChannelBlock, in_channels);
+    for (std::int64_t d = 0; d < problem.axes[0].kernel; ++d) {
+      for (std::int64_t h = 0; h < problem.axes[1].kernel; ++h) {
+        for (std::int64_t w = 0; w < problem.axes[2].kernel; ++w) {
+          const std::int64_t tap = d * view.axis_stride[0] + h * view.axis_stride[1] +
+                                   w * view.axis_stride[2];
+          for (std::int64_t channel = block; channel < block_end; ++channel) {
+            visit(k++, tap + channel * view.in_stride);
+          }
+        }
+      }
+    }
+  }
+}
+
+inline std::vector<TapRange> tap_ranges(const Axis& axis) {
+  std::vector<TapRange> ranges(static_cast<std::size_t>(axis.kernel));
+  for (std::int64_t tap = 0; tap < axis.kernel; ++tap) {
+    const std::int64_t shift = tap * axis.dilation - axis.pad_before;
+    const std::int64_t first = shift < 0 ? ceil_div(-shift, axis.stride) : 0;
+    const std::int64_t last = shift < axis.in ? ceil_div(axis.in - shift, axis.stride) : 0;
+    ranges[static_cast<std::size_t>(tap)] = {shift, std::min(first, axis.out),
+                                             std::min(last, axis.out)};
+  }
+  return ranges;
+}
+
+// Waking a team costs some microseconds, so every thread should have about 2^20
+// multiply-accumulates (20 to 50 microseconds) to itself.
+inline int worthwhile_threads(const ConvProblem& problem, int limit) {
+  const std::int64_t worth = 1 + problem.macs() / (std::int64_t(1) << 20);
+  return static_cast<int>(std::min<std::int64_t>(limit, worth));
+}
+
+}  // namespace pyconv

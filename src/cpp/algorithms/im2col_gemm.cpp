@@ -1,0 +1,458 @@
+// im2col + GEMM without the im2col matrix: a block of pixels is packed under at most kPanelDepth k
+// at a time, multiplied with packed weights, and its partial sums stay in a cache-sized buffer.
+//
+// Either side may be the lanes of the micro-kernel:
+//
+//   lanes are pixels (channels first)         lanes are output channels (channels last)
+//
+//          pixels: [column panel][k][width]        output channels: [column panel][k][width]
+//            +------------------+                    +------------------+
+//          k |        b         |                  k |     weights      |
+//            +------------------+                    +------------------+
+//     +---+  +------------------+             +---+  +------------------+
+//  c  | w |  |       sums       |       pixel | a |  |       sums       |
+//     +---+  +------------------+             +---+  +------------------+
+//       k                                       k
+//   weights: [row tile][k][rows]             pixels: [pixel][kRowStride]
+//
+// The bits are the same: each sum is one chain over k in either case.
+#include <algorithm>
+
+#include "algorithms/common.hpp"
+#include "core/parallel.hpp"
+#include "core/workspace.hpp"
+
+namespace pyconv {
+namespace {
+
+// Budgets for what a task touches between two passes over its weights: the packed pixels and the
+// sums. Together with a tile's weights they fit a 512 KiB L2.
+constexpr std::int64_t kPanelBytes = 192 << 10;
+constexpr std::int64_t kSumsBytes = 192 << 10;
+constexpr std::int64_t kLargestPixelBlock = 4096;
+
+template <class T>
+class Im2colGemmPlan final : public Plan {
+ public:
+  explicit Im2colGemmPlan(ConvProblem problem_in)
+      : Plan(std::move(problem_in)), table_(kernels<T>()) {
+    const ConvProblem& p = problem();
+    std::int64_t most_out = 0;
+    for (const Group& group : p.groups) most_out = std::max(most_out, group.out_channels);
+    // A vector of lanes that is less than half full wastes more than strided access costs.
+    lanes_are_channels_ = p.channels_last ? 2 * most_out >= table_.lanes
+                                          : 2 * p.out_pixels() < table_.lanes &&
+                                                most_out > p.out_pixels();
+    std::int64_t packed = 0;
+    for (const Group& group : p.groups) {
+      GroupPlan plan;
+      plan.weight_parts = lanes_are_channels_
+                              ? Split::by_limit(ceil_div(group.out_channels, table_.lanes),
+                                                table_.tile_vectors)
+                              : Split::by_limit(group.out_channels, table_.tile_rows);
+      plan.depth = group.in_channels * p.taps();
+      plan.packed_offset = packed;
+      packed += round_to_lanes(group.out_channels) * plan.depth;
+      deepest_ = std::max(deepest_, plan.depth);
+      groups_.push_back(plan);
+    }
+    packed_elements_ = packed;
+    for (int axis = 0; axis < kSpatialAxes; ++axis) {
+      taps_[axis] = tap_ranges(p.axes[static_cast<std::size_t>(axis)]);
+    }
+  }
+
+  std::string name() const override { return "im2col_gemm"; }
+
+  std::string packing() const override {
+    return std::string("im2col_gemm/") + (lanes_are_channels_ ? "channels" : "pixels");
+  }
+
+  std::size_t packed_bytes() const override {
+    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
+  }
+
+  void pack(const std::vector<WeightView>& weights, void* packed) const override {
+    for (std::size_t g = 0; g < weights.size(); ++g) {
+      const Group& group = problem().groups[g];
+      const GroupPlan& plan = groups_[g];
+      const WeightView& view = weights[g];
+      const T* from = static_cast<const T*>(view.data);
+      T* to = static_cast<T*>(packed) + plan.packed_offset;
+      for (std::int64_t part = 0; part < plan.weight_parts.count(); ++part) {
+        const std::int64_t width = channels_of(plan.weight_parts.size(part));
+        const std::int64_t begin = channels_of(plan.weight_parts.begin(part));
+        const std::int64_t used = std::min(width, group.out_channels - begin);
+        T* panel = to + begin * plan.depth;
+        const T* first = from + begin * view.out_stride;
+        for_each_weight(problem(), view, group.in_channels,
+                        [&](std::int64_t k, std::int64_t offset) {
+                          T* at = panel + k * width;
+                          for (std::int64_t i = 0; i < used; ++i) {
+                            at[i] = first[i * view.out_stride + offset];
+                          }
+                          std::fill(at + used, at + width, T(0));
+                        });
+      }
+    }
+  }
+
+  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
+
+  std::size_t workspace_bytes(int threads) const override {
+    return static_cast<std::size_t>(threads) * carve(nullptr, blocking(threads)).bytes;
+  }
+
+  std::string tile() const override {
+    const std::string rows = std::to_string(table_.tile_rows);
+    const std::string columns = std::to_string(table_.tile_vectors * table_.lanes);
+    return lanes_are_channels_ ? rows + " pixels x " + columns + " channels"
+                               : rows + " channels x " + columns + " pixels";
+  }
+
+  std::string reason() const override {
+    return lanes_are_channels_ ? "lanes are output channels" : "lanes are pixels";
+  }
+
+  void run(const ConvArrays& arrays, int threads) const override {
+    const ConvProblem& p = problem();
+    if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
+    const Blocking blocks = blocking(threads);
+    const std::size_t bytes = carve(nullptr, blocks).bytes;
+    const AlignedBuffer workspace = make_aligned(bytes * static_cast<std::size_t>(threads));
+    const std::int64_t tasks_per_image = blocks.pixels.count() * blocks.tasks_per_pixel_block;
+    parallel_for(p.batch * tasks_per_image, threads, [&](std::int64_t index, int thread) {
+      std::byte* base = static_cast<std::byte*>(workspace.get());
+      const Scratch scratch = carve(base + static_cast<std::size_t>(thread) * bytes, blocks);
+      Task task;
+      task.image = index / tasks_per_image;
+      const std::int64_t within_image = index % tasks_per_image;
+      task.pixel_block = within_image / blocks.tasks_per_pixel_block;
+      const std::int64_t within_block = within_image % blocks.tasks_per_pixel_block;
+      const auto group =
+          std::upper_bound(blocks.task_begin.begin(), blocks.task_begin.end(), within_block) - 1;
+      task.group = static_cast<std::size_t>(group - blocks.task_begin.begin());
+      task.channel_block = within_block - *group;
+      run_task(arrays, blocks, task, scratch);
+    });
+  }
+
+ private:
+  struct GroupPlan {
+    Split weight_parts;  // row tiles of channels, or column panels of vectors of channels
+    std::int64_t depth = 0;
+    std::int64_t packed_offset = 0;
+  };
+
+  // How the work is cut, which depends on the number of threads; the results do not.
+  struct Blocking {
+    std::int64_t pixel_quantum = 1;
+    Split pixels;                          // blocks of quanta
+    std::int64_t largest_block = 0;        // pixels, rounded up to whole vectors
+    std::vector<Split> channel_blocks;     // per group: blocks of weight parts
+    std::int64_t largest_channels = 0;     // of a channel block, rounded up to whole vectors
+    std::vector<std::int64_t> task_begin;  // per group: its first task within a pixel block
+    std::int64_t tasks_per_pixel_block = 0;
+  };
+
+  struct Scratch {
+    T* panel;
+    T* sums;
+    PixelRun* runs;
+    std::int32_t* column_vectors;
+    std::size_t bytes;
+  };
+
+  struct Task {
+    std::int64_t image;
+    std::int64_t pixel_block;
+    std::size_t group;
+    std::int64_t channel_block;
+  };
+
+  std::int64_t round_to_lanes(std::int64_t n) const {
+    return ceil_div(n, table_.lanes) * table_.lanes;
+  }
+
+  std::int64_t channels_of(std::int64_t weight_units) const {
+    return lanes_are_channels_ ? weight_units * table_.lanes : weight_units;
+  }
+
+  std::int64_t panel_depth() const { return std::min(deepest_, kPanelDepth); }
+
+  Blocking blocking(int threads) const {
+    const ConvProblem& p = problem();
+    const std::int64_t pixels = p.out_pixels();
+    const std::int64_t element = sizeof(T);
+    Blocking blocks;
+
+    // Channels per task: few enough that their sums leave room for one tile of pixels.
+    const std::int64_t tile_pixels =
+        lanes_are_channels_ ? table_.tile_rows : table_.tile_vectors * table_.lanes;
+    const std::int64_t tile_channels =
+        lanes_are_channels_ ? table_.tile_vectors * table_.lanes : table_.tile_rows;
+    const std::int64_t most_parts =
+        std::max<std::int64_t>(1, kSumsBytes / element / tile_pixels / tile_channels);
+
+    std::int64_t most_channels = 1;
+    for (const GroupPlan& group : groups_) {
+      const Split split = Split::by_limit(group.weight_parts.count(), most_parts);
+      blocks.channel_blocks.push_back(split);
+      most_channels =
+          std::max(most_channels, split.largest() * channels_of(group.weight_parts.largest()));
+    }
+
+    // Pixels per task: as many as the budgets hold, so that weights are read seldom.
+    const std::int64_t depth =
+        lanes_are_channels_ ? kRowStride : std::max<std::int64_t>(1, panel_depth());
+    const std::int64_t most_pixels =
+        std::min({kPanelBytes / element / depth, kSumsBytes / element / most_channels,
+                  kLargestPixelBlock});
+    const bool whole_tiles = pixels >= 4 * threads * tile_pixels;
+    const std::int64_t grain = lanes_are_channels_ ? 1 : table_.lanes;
+    blocks.pixel_quantum = whole_tiles ? tile_pixels : grain;
+    const std::int64_t quanta = ceil_div(pixels, blocks.pixel_quantum);
+    const std::int64_t most_quanta = std::max<std::int64_t>(
+        {1, most_pixels / blocks.pixel_quantum, whole_tiles ? 1 : tile_pixels / grain});
+    std::int64_t pixel_blocks = ceil_div(quanta, most_quanta);
+
+    // Few tasks must be a multiple of the threads, or some would wait for the last.
+    const auto count_tasks = [&] {
+      std::int64_t count = 0;
+      for (const Split& split : blocks.channel_blocks) count += split.count();
+      return p.batch * pixel_blocks * count;
+    };
+    if (count_tasks() < 8 * threads && count_tasks() % threads != 0) {
+      const std::int64_t even = ceil_div(pixel_blocks, threads) * threads;
+      if (pixels >= even * tile_pixels) {
+        pixel_blocks = even;
+      } else {
+        for (std::size_t g = 0; g < groups_.size(); ++g) {
+          Split& split = blocks.channel_blocks[g];
+          const std::int64_t parts = groups_[g].weight_parts.count();
+          split = Split::by_count(
+              parts, std::min(parts, ceil_div(split.count(), threads) * threads));
+        }
+      }
+    }
+    blocks.pixels = Split::by_count(quanta, pixel_blocks);
+    blocks.largest_block =
+        round_to_lanes(std::min(blocks.pixels.largest() * blocks.pixel_quantum, pixels));
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      blocks.task_begin.push_back(blocks.tasks_per_pixel_block);
+      blocks.tasks_per_pixel_block += blocks.channel_blocks[g].count();
+      blocks.largest_channels = std::max(
+          blocks.largest_channels, blocks.channel_blocks[g].largest() *
+                                       channels_of(groups_[g].weight_parts.largest()));
+    }
+    return blocks;
+  }
+
+  Scratch carve(void* base, const Blocking& blocks) const {
+    const std::int64_t depth = lanes_are_channels_ ? kRowStride : panel_depth();
+    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+    Carver carver(base);
+    Scratch scratch;
+    scratch.panel = carver.take<T>(size(depth * blocks.largest_block));
+    scratch.sums = carver.take<T>(size(blocks.largest_channels * blocks.largest_block));
+    scratch.runs = carver.take<PixelRun>(size(blocks.largest_block));
+    scratch.column_vectors =
+        carver.take<std::int32_t>(size(ceil_div(blocks.largest_block, table_.lanes)));
+    scratch.bytes = carver.used();
+    return scratch;
+  }
+
+  // Cuts pixels [begin, end) of the output, taken in row-major order, at the ends of rows.
+  std::int64_t make_runs(std::int64_t begin, std::int64_t end, PixelRun* runs) const {
+    const std::int64_t height = problem().axes[1].out;
+    const std::int64_t width = problem().axes[2].out;
+    std::int64_t count = 0;
+    for (std::int64_t pixel = begin; pixel < end;) {
+      const std::int64_t row = pixel / width;
+      const std::int64_t column = pixel % width;
+      const std::int64_t length = std::min(width - column, end - pixel);
+      runs[count++] = {{row / height, row % height, column}, length};
+      pixel += length;
+    }
+    return count;
+  }
+
+  void run_task(const ConvArrays& arrays, const Blocking& blocks, const Task& task,
+                const Scratch& scratch) const {
+    const ConvProblem& p = problem();
+    const Group& group = p.groups[task.group];
+    const GroupPlan& plan = groups_[task.group];
+    const std::int64_t begin = blocks.pixels.begin(task.pixel_block) * blocks.pixel_quantum;
+    const std::int64_t end = std::min(
+        blocks.pixels.end(task.pixel_block) * blocks.pixel_quantum, p.out_pixels());
+    const Split& channel_blocks = blocks.channel_blocks[task.group];
+    const std::int64_t part_begin = channel_blocks.begin(task.channel_block);
+    const std::int64_t part_end = channel_blocks.end(task.channel_block);
+    const std::int64_t first_channel = channels_of(plan.weight_parts.begin(part_begin));
+    const std::int64_t channels =
+        std::min(channels_of(plan.weight_parts.begin(part_end)), group.out_channels) -
+        first_channel;
+
+    PackArgs<T> pack{};
+    pack.image = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch +
+                 group.in_begin * arrays.x_strides.channel;
+    pack.strides = arrays.x_strides;
+    pack.channels = group.in_channels;
+    for (int axis = 0; axis < kSpatialAxes; ++axis) {
+      const Axis& a = p.axes[static_cast<std::size_t>(axis)];
+      pack.axes[axis] = {a.in, a.stride, a.kernel, taps_[axis].data()};
+    }
+    pack.padding_mode = p.padding_mode;
+    pack.runs = scratch.runs;
+    pack.run_count = make_runs(begin, end, scratch.runs);
+    pack.pixels = end - begin;
+    pack.panel = scratch.panel;
+
+    const Split pixel_parts =
+        lanes_are_channels_
+            ? Split::by_limit(pack.pixels, table_.tile_rows)
+            : Split::by_limit(ceil_div(pack.pixels, table_.lanes), table_.tile_vectors);
+    if (!lanes_are_channels_) {
+      for (std::int64_t part = 0; part < pixel_parts.count(); ++part) {
+        scratch.column_vectors[part] = static_cast<std::int32_t>(pixel_parts.size(part));
+      }
+    }
+    const std::int64_t sums_stride =
+        lanes_are_channels_ ? round_to_lanes(channels) : round_to_lanes(pack.pixels);
+
+    // Whole units at a time, so that packing never starts within one.
+    const std::int64_t units = ceil_div(group.in_channels, kChannelBlock) * p.taps();
+    const std::int64_t units_per_panel = std::max<std::int64_t>(
+        1, kPanelDepth / std::clamp<std::int64_t>(group.in_channels, 1, kChannelBlock));
+    std::int64_t unit = 0;
+    std::int64_t k = 0;
+    do {
+      pack.unit_begin = unit;
+      pack.unit_end = unit = std::min(unit + units_per_panel, units);
+      const std::int64_t k_end = depth_before(group, unit);
+      if (lanes_are_channels_) {
+        table_.pack_pixel_rows(pack);
+      } else {
+        table_.pack_pixel_columns(pack, scratch.column_vectors);
+      }
+      multiply(arrays, plan, part_begin, part_end, pixel_parts, k, k_end, sums_stride, scratch);
+      k = k_end;
+    } while (unit < units);
+
+    finish(arrays, task, group.out_begin + first_channel, channels, begin, end, sums_stride,
+           scratch);
+  }
+
+  // k that stand before `unit` in the accumulation order.
+  std::int64_t depth_before(const Group& group, std::int64_t unit) const {
+    const std::int64_t taps = problem().taps();
+    const std::int64_t before = std::min(unit / taps * kChannelBlock, group.in_channels);
+    const std::int64_t in_block = std::min(kChannelBlock, group.in_channels - before);
+    return before * taps + unit % taps * in_block;
+  }
+
+  // Adds k in [k_begin, k_end) to the sums. Weights are the outer loop: they come from far away.
+  void multiply(const ConvArrays& arrays, const GroupPlan& plan, std::int64_t part_begin,
+                std::int64_t part_end, const Split& pixel_parts, std::int64_t k_begin,
+                std::int64_t k_end, std::int64_t sums_stride, const Scratch& scratch) const {
+    const T* packed = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
+    const std::int64_t depth = k_end - k_begin;
+    const std::int64_t first_channel = channels_of(plan.weight_parts.begin(part_begin));
+    for (std::int64_t part = part_begin; part < part_end; ++part) {
+      const std::int64_t size = plan.weight_parts.size(part);
+      const std::int64_t channel = channels_of(plan.weight_parts.begin(part));
+      const T* weights = packed + channel * plan.depth + k_begin * channels_of(size);
+      for (std::int64_t q = 0; q < pixel_parts.count(); ++q) {
+        const std::int64_t at = pixel_parts.begin(q);
+        const std::int64_t count = pixel_parts.size(q);
+        if (lanes_are_channels_) {
+          table_.gemm_row_major[count - 1][size - 1](
+              depth, scratch.panel + at * kRowStride, weights,
+              scratch.sums + at * sums_stride + (channel - first_channel), sums_stride,
+              k_begin > 0);
+        } else {
+          table_.gemm_interleaved[size - 1][count - 1](
+              depth, weights, scratch.panel + at * table_.lanes * depth,
+              scratch.sums + (channel - first_channel) * sums_stride + at * table_.lanes,
+              sums_stride, k_begin > 0);
+        }
+      }
+    }
+  }
+
+  bool is_flat(const Strides& strides) const {
+    const std::int64_t height = problem().axes[1].out;
+    const std::int64_t width = problem().axes[2].out;
+    return strides.axis[1] == width * strides.axis[2] &&
+           strides.axis[0] == height * strides.axis[1];
+  }
+
+  // Sends the sums of pixels [begin, end) through the epilogue to the output, run by run, or at once
+  // where the output's pixels have one stride.
+  void finish(const ConvArrays& arrays, const Task& task, std::int64_t channel,
+              std::int64_t channels, std::int64_t begin, std::int64_t end,
+              std::int64_t sums_stride, const Scratch& scratch) const {
+    const ConvProblem& p = problem();
+    const std::int64_t width = p.axes[2].out;
+    const bool flat =
+        is_flat(arrays.out_strides) && (!arrays.residual || is_flat(arrays.residual_strides));
+    std::int64_t pixel = begin;
+    while (pixel < end) {
+      const std::int64_t row = pixel / width;
+      const std::int64_t count = flat ? end - pixel : std::min(width - pixel % width, end - pixel);
+      const auto offset = [&](const Strides& strides) {
+        return task.image * strides.batch + channel * strides.channel +
+               row / p.axes[1].out * strides.axis[0] + row % p.axes[1].out * strides.axis[1] +
+               pixel % width * strides.axis[2];
+      };
+      EpilogueArgs<T> args{};
+      const std::int64_t done = pixel - begin;
+      args.acc_row = sums_stride;
+      args.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
+      args.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
+      if (arrays.residual) {
+        args.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
+      }
+      args.activation = p.activation;
+      if (lanes_are_channels_) {
+        args.rows = count;
+        args.columns = channels;
+        args.acc = scratch.sums + done * sums_stride;
+        args.bias_column = 1;
+        args.out_row = arrays.out_strides.axis[2];
+        args.out_column = arrays.out_strides.channel;
+        args.residual_row = arrays.residual_strides.axis[2];
+        args.residual_column = arrays.residual_strides.channel;
+      } else {
+        args.rows = channels;
+        args.columns = count;
+        args.acc = scratch.sums + done;
+        args.bias_row = 1;
+        args.out_row = arrays.out_strides.channel;
+        args.out_column = arrays.out_strides.axis[2];
+        args.residual_row = arrays.residual_strides.channel;
+        args.residual_column = arrays.residual_strides.axis[2];
+      }
+      table_.epilogue(args);
+      pixel += count;
+    }
+  }
+
+  const KernelTable<T>& table_;
+  bool lanes_are_channels_;
+  std::vector<GroupPlan> groups_;
+  std::int64_t packed_elements_ = 0;
+  std::int64_t deepest_ = 0;
+  std::vector<TapRange> taps_[kSpatialAxes];
+};
+
+}  // namespace
+
+std::unique_ptr<Plan> plan_im2col_gemm(ConvProblem problem) {
+  if (problem.dtype == DataType::float64) {
+    return std::make_unique<Im2colGemmPlan<double>>(std::move(problem));
+  }
+  return std::make_unique<Im2colGemmPlan<float>>(std::move(problem));
+}
+
+}  // namespace pyconv

@@ -1,0 +1,181 @@
+// Plans and packed weights: array to view, release the GIL, call.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "algorithms/algorithm.hpp"
+#include "bindings/names.hpp"
+#include "bindings/register.hpp"
+#include "core/workspace.hpp"
+
+namespace py = pybind11;
+
+namespace pyconv {
+namespace {
+
+using AxisTuple = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                             std::int64_t>;
+
+struct PackedWeights {
+  std::string packing;
+  std::size_t bytes;
+  AlignedBuffer data;
+};
+
+py::ssize_t element_size(DataType dtype) { return dtype == DataType::float64 ? 8 : 4; }
+
+py::dtype numpy_dtype(DataType dtype) {
+  return dtype == DataType::float64 ? py::dtype::of<double>() : py::dtype::of<float>();
+}
+
+std::unique_ptr<Plan> new_plan(const std::string& dtype, bool channels_last, std::int64_t batch,
+                               const std::vector<AxisTuple>& axes,
+                               const std::vector<std::pair<std::int64_t, std::int64_t>>& groups,
+                               const std::string& padding_mode,
+                               const std::tuple<std::string, double, double>& activation,
+                               const std::string& algorithm) {
+  ConvProblem problem;
+  problem.dtype = dtype_from_name(dtype);
+  problem.channels_last = channels_last;
+  problem.spatial_rank = static_cast<int>(axes.size());
+  problem.batch = batch;
+  problem.in_channels = problem.out_channels = 0;
+  for (const auto& [in, out] : groups) {
+    problem.groups.push_back({problem.in_channels, in, problem.out_channels, out});
+    problem.in_channels += in;
+    problem.out_channels += out;
+  }
+  std::size_t to = kSpatialAxes - axes.size();
+  for (const auto& [in, out, kernel, stride, dilation, pad_before] : axes) {
+    problem.axes[to++] = {in, out, kernel, stride, dilation, pad_before};
+  }
+  problem.padding_mode = padding_mode_from_name(padding_mode);
+  problem.activation = {activation_from_name(std::get<0>(activation)), std::get<1>(activation),
+                        std::get<2>(activation)};
+  return make_plan(std::move(problem), algorithm);
+}
+
+// Strides in elements of an array (batch, channel, spatial axes) in the problem's data format. The
+// batch axis may be absent.
+Strides strides_of(const py::array& array, const ConvProblem& problem) {
+  const py::ssize_t size = element_size(problem.dtype);
+  const py::ssize_t rank = problem.spatial_rank;
+  const py::ssize_t lead = array.ndim() - rank - 1;  // 1 with a batch axis, 0 without
+  Strides strides;
+  strides.batch = lead > 0 ? array.strides(0) / size : 0;
+  strides.channel = array.strides(problem.channels_last ? lead + rank : lead) / size;
+  const py::ssize_t first_axis = problem.channels_last ? lead : lead + 1;
+  for (py::ssize_t axis = 0; axis < rank; ++axis) {
+    strides.axis[kSpatialAxes - rank + axis] = array.strides(first_axis + axis) / size;
+  }
+  return strides;
+}
+
+std::vector<py::ssize_t> output_shape(const ConvProblem& problem, bool batched) {
+  std::vector<py::ssize_t> shape;
+  if (batched) shape.push_back(problem.batch);
+  if (!problem.channels_last) shape.push_back(problem.out_channels);
+  for (std::size_t axis = static_cast<std::size_t>(kSpatialAxes - problem.spatial_rank);
+       axis < kSpatialAxes; ++axis) {
+    shape.push_back(problem.axes[axis].out);
+  }
+  if (problem.channels_last) shape.push_back(problem.out_channels);
+  return shape;
+}
+
+py::array new_output(const ConvProblem& problem, bool batched) {
+  const std::vector<py::ssize_t> shape = output_shape(problem, batched);
+  py::ssize_t bytes = element_size(problem.dtype);
+  for (const py::ssize_t extent : shape) bytes *= extent;
+  AlignedBuffer buffer = make_aligned(static_cast<std::size_t>(bytes));
+  const py::capsule owner(buffer.get(), [](void* memory) { free_aligned(memory); });
+  return py::array(numpy_dtype(problem.dtype), shape, buffer.release(), owner);
+}
+
+std::unique_ptr<PackedWeights> pack(const Plan& plan, const std::vector<py::array>& weights) {
+  const ConvProblem& problem = plan.problem();
+  if (weights.size() != 1 && weights.size() != problem.groups.size()) {
+    throw std::logic_error("pack needs one array, or one per group");
+  }
+  const py::ssize_t size = element_size(problem.dtype);
+  std::vector<WeightView> views;
+  std::int64_t first_out = 0;
+  for (std::size_t g = 0; g < problem.groups.size(); ++g) {
+    const py::array& weight = weights[weights.size() == 1 ? 0 : g];
+    WeightView view{};
+    view.out_stride = weight.strides(0) / size;
+    view.in_stride = weight.strides(1) / size;
+    for (int axis = 0; axis < problem.spatial_rank; ++axis) {
+      view.axis_stride[kSpatialAxes - problem.spatial_rank + axis] = weight.strides(2 + axis) / size;
+    }
+    view.data = static_cast<const std::byte*>(weight.data()) +
+                (weights.size() == 1 ? first_out * weight.strides(0) : 0);
+    first_out += problem.groups[g].out_channels;
+    views.push_back(view);
+  }
+  auto packed = std::make_unique<PackedWeights>();
+  packed->packing = plan.packing();
+  packed->bytes = plan.packed_bytes();
+  py::gil_scoped_release release;
+  packed->data = make_aligned(packed->bytes);
+  plan.pack(views, packed->data.get());
+  return packed;
+}
+
+py::array run(const Plan& plan, const py::array& x, const PackedWeights& weights,
+              const std::optional<py::array>& bias, const std::optional<py::array>& residual,
+              const std::optional<py::array>& out, int threads) {
+  const ConvProblem& problem = plan.problem();
+  if (weights.bytes != plan.packed_bytes() || weights.packing != plan.packing()) {
+    throw std::logic_error("weights were packed for another plan");
+  }
+  py::array result = out ? *out : new_output(problem, x.ndim() == problem.spatial_rank + 2);
+  ConvArrays arrays{};
+  arrays.x = x.data();
+  arrays.x_strides = strides_of(x, problem);
+  arrays.packed_weights = weights.data.get();
+  arrays.bias = bias ? bias->data() : nullptr;
+  if (residual) {
+    arrays.residual = residual->data();
+    arrays.residual_strides = strides_of(*residual, problem);
+  }
+  arrays.out = result.mutable_data();
+  arrays.out_strides = strides_of(result, problem);
+  {
+    py::gil_scoped_release release;
+    plan.run(arrays, plan.useful_threads(threads));
+  }
+  return result;
+}
+
+}  // namespace
+
+void register_plan(py::module_& module) {
+  py::class_<PackedWeights>(module, "PackedWeights")
+      .def_readonly("packing", &PackedWeights::packing)
+      .def_readonly("nbytes", &PackedWeights::bytes);
+
+  py::class_<Plan>(module, "Plan")
+      .def(py::init(&new_plan), py::kw_only(), py::arg("dtype"), py::arg("channels_last"),
+           py::arg("batch"), py::arg("axes"), py::arg("groups"), py::arg("padding_mode"),
+           py::arg("activation"), py::arg("algorithm"))
+      .def_property_readonly("algorithm", &Plan::name)
+      .def_property_readonly("packing", &Plan::packing)
+      .def_property_readonly("packed_bytes", &Plan::packed_bytes)
+      .def_property_readonly("tile", &Plan::tile)
+      .def_property_readonly("reason", &Plan::reason)
+      .def("useful_threads", &Plan::useful_threads, py::arg("limit"))
+      .def("workspace_bytes", &Plan::workspace_bytes, py::arg("threads"))
+      .def("pack", &pack, py::arg("weights"))
+      .def("run", &run, py::arg("x"), py::arg("weights"), py::arg("bias"), py::arg("residual"),
+           py::arg("out"), py::arg("threads"));
+}
+
+}  // namespace pyconv

@@ -1,0 +1,54 @@
+// What a convolution is: shapes, padding, groups and epilogue. Every number arrives validated (see
+// src/pyconv/_validation.py): all extents, and all products that this file forms, fit in 63 bits.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "core/types.hpp"
+
+namespace pyconv {
+
+// One spatial axis. Problems of lower rank have leading axes of length 1, kernel 1.
+struct Axis {
+  std::int64_t in = 1;
+  std::int64_t out = 1;
+  std::int64_t kernel = 1;
+  std::int64_t stride = 1;
+  std::int64_t dilation = 1;
+  std::int64_t pad_before = 0;
+};
+
+// Channels [in_begin, in_begin + in_channels) produce [out_begin, out_begin + out_channels).
+struct Group {
+  std::int64_t in_begin;
+  std::int64_t in_channels;
+  std::int64_t out_begin;
+  std::int64_t out_channels;
+};
+
+struct ConvProblem {
+  DataType dtype = DataType::float32;
+  bool channels_last = false;
+  int spatial_rank = 2;  // axes that the arrays have; `axes` always holds three
+  std::int64_t batch = 1;
+  std::int64_t in_channels = 1;
+  std::int64_t out_channels = 1;
+  std::array<Axis, kSpatialAxes> axes;  // depth, height, width
+  PaddingMode padding_mode = PaddingMode::zeros;
+  std::vector<Group> groups;
+  Activation activation;
+
+  std::int64_t taps() const { return axes[0].kernel * axes[1].kernel * axes[2].kernel; }
+  std::int64_t out_pixels() const { return axes[0].out * axes[1].out * axes[2].out; }
+
+  // Multiply-accumulates, padding counted as if it were data.
+  std::int64_t macs() const {
+    std::int64_t weights = 0;
+    for (const Group& group : groups) weights += group.in_channels * group.out_channels;
+    return batch * out_pixels() * taps() * weights;
+  }
+};
+
+}  // namespace pyconv

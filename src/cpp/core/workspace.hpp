@@ -1,0 +1,46 @@
+// Aligned memory that is allocated before any parallel region and freed by its owner.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+namespace pyconv {
+
+inline constexpr std::size_t kAlignment = 64;  // a cache line, and the widest vector
+
+inline std::size_t align_up(std::size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// Throws std::bad_alloc. Never returns null, also for zero bytes.
+void* allocate_aligned(std::size_t bytes);
+void free_aligned(void* memory) noexcept;
+
+struct AlignedDelete {
+  void operator()(void* memory) const noexcept { free_aligned(memory); }
+};
+using AlignedBuffer = std::unique_ptr<void, AlignedDelete>;
+
+inline AlignedBuffer make_aligned(std::size_t bytes) {
+  return AlignedBuffer(allocate_aligned(bytes));
+}
+
+// Hands out aligned pieces of one buffer, in order. With a null base it only measures.
+class Carver {
+ public:
+  explicit Carver(void* base) : base_(static_cast<std::byte*>(base)) {}
+
+  template <class T>
+  T* take(std::size_t count) {
+    T* piece = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
+    used_ += align_up(count * sizeof(T));
+    return piece;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  std::size_t used_ = 0;
+};
+
+}  // namespace pyconv

@@ -1,0 +1,79 @@
+// The micro-kernel: a tile of accumulators that stays in registers. See GemmTile for its contract.
+#pragma once
+
+#include "kernels/kernel_table.hpp"
+
+namespace pyconv::PYCONV_ISA {
+
+// Tile sizes per instruction set, float and double alike. Accumulators, the vectors of one row of b
+// and one broadcast must fit the register file: 8 x 3 + 3 + 1 = 28 of 32 (AVX-512), 4 x 3 + 3 + 1 =
+// 16 of 16 (AVX2). 24 and 12 chains cover 2 ports x 4 (5) cycles of FMA latency.
+template <class T>
+struct Tile {
+  static constexpr int rows = PYCONV_TILE_ROWS;
+  static constexpr int vectors = PYCONV_TILE_VECTORS;
+};
+
+template <class T, int kRows, int kVectors, bool kInterleaved>
+void gemm_tile(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t c_stride,
+               bool accumulate) {
+  using V = Vec<T>;
+  V sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      sum[i][j] = accumulate ? V::load(c + i * c_stride + j * V::lanes) : V::zero();
+    }
+  }
+  constexpr std::int64_t a_row = kInterleaved ? 1 : kRowStride;
+  constexpr std::int64_t a_step = kInterleaved ? kRows : 1;
+  for (std::int64_t k = 0; k < depth; ++k) {
+    V row[kVectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const V scale = V::broadcast(a[i * a_row]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
+    }
+    a += a_step;
+    b += kVectors * V::lanes;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) sum[i][j].store(c + i * c_stride + j * V::lanes);
+  }
+}
+
+template <class T, bool kInterleaved, int kRows = Tile<T>::rows, int kVectors = Tile<T>::vectors>
+constexpr void fill_tiles(GemmTile<T> (&tiles)[kMaxTileRows][kMaxTileVectors]) {
+  tiles[kRows - 1][kVectors - 1] = gemm_tile<T, kRows, kVectors, kInterleaved>;
+  if constexpr (kVectors > 1) {
+    fill_tiles<T, kInterleaved, kRows, kVectors - 1>(tiles);
+  } else if constexpr (kRows > 1) {
+    fill_tiles<T, kInterleaved, kRows - 1>(tiles);
+  }
+}
+
+template <class T>
+void fma_probe(std::int64_t steps, T* sink) {
+  using V = Vec<T>;
+  V sum[kProbeChains];
+#pragma GCC unroll 16
+  for (V& s : sum) s = V::zero();
+  const V one = V::broadcast(T(1));
+  V zero = V::zero();
+  for (std::int64_t step = 0; step < steps; ++step) {
+    asm volatile("" : "+x"(zero.v));  // the compiler may not fold the chain
+#pragma GCC unroll 16
+    for (V& s : sum) s = V::fma(one, zero, s);
+  }
+#pragma GCC unroll 16
+  for (int i = 1; i < kProbeChains; ++i) sum[0] = sum[0] + sum[i];
+  sum[0].store(V::mask_range(0, 1), sink);
+}
+
+}  // namespace pyconv::PYCONV_ISA

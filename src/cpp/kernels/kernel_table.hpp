@@ -1,0 +1,134 @@
+// The kernels that an instruction set provides, each with its contract. One table per instruction
+// set and element type; everything outside this folder calls kernels through a table only.
+#pragma once
+
+#include <cstdint>
+
+#include "core/types.hpp"
+
+namespace pyconv {
+
+// How many k (one input channel under one tap) a panel holds at most: 256 k x 48 pixels of float32
+// are 48 KiB, a small part of any L2, while one stop per 256 k costs the tile 1 % in partial sums.
+inline constexpr std::int64_t kPanelDepth = 256;
+
+// Elements between rows of a row-major A: not a multiple of 4 KiB, so that the rows of a tile do
+// not fall into one set of a cache.
+inline constexpr std::int64_t kRowStride = kPanelDepth + 16;
+
+inline constexpr int kMaxTileRows = 14;
+inline constexpr int kMaxTileVectors = 3;
+
+// c[i][j] = (accumulate ? c[i][j] : +0), then for k in [0, depth) in this order:
+//     c[i][j] = fma(A(i, k), b[k * width + j], c[i][j])
+// for i < rows and j < width = vectors * lanes; rows of c are `c_stride` elements apart.
+// A(i, k) is a[k * rows + i] (interleaved) or a[i * kRowStride + k] (row-major).
+template <class T>
+using GemmTile = void (*)(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t c_stride,
+                          bool accumulate);
+
+// A run of output pixels within one output row.
+struct PixelRun {
+  std::int64_t position[kSpatialAxes];  // depth, height, width of the first output pixel
+  std::int64_t count;
+};
+
+// One tap of one axis. Output o meets the input at o * stride + shift, which lies inside the input
+// exactly for first <= o < last.
+struct TapRange {
+  std::int64_t shift;
+  std::int64_t first;
+  std::int64_t last;
+};
+
+struct AxisTaps {
+  std::int64_t in;
+  std::int64_t stride;
+  std::int64_t kernel;
+  const TapRange* taps;  // kernel of them
+};
+
+// What the packing kernels read: pixel runs of one image under the units [unit_begin, unit_end) of
+// the accumulation order. Unit u is block u / taps of kChannelBlock channels under tap u % taps; its
+// channels are consecutive k.
+template <class T>
+struct PackArgs {
+  const T* image;  // first channel of the group
+  Strides strides;
+  std::int64_t channels;  // of the group
+  AxisTaps axes[kSpatialAxes];
+  PaddingMode padding_mode;
+  const PixelRun* runs;
+  std::int64_t run_count;
+  std::int64_t pixels;  // sum of the runs' counts
+  std::int64_t unit_begin;
+  std::int64_t unit_end;
+  T* panel;
+};
+
+// One row-by-column block of finished sums on its way to the output:
+//     out(i, j) = activation((acc[i][j] + bias(i, j)) + residual(i, j))
+// where X(i, j) is X[i * X_row + j * X_column]. bias and residual may be null (no addition).
+template <class T>
+struct EpilogueArgs {
+  std::int64_t rows;
+  std::int64_t columns;
+  const T* acc;
+  std::int64_t acc_row;
+  const T* bias;
+  std::int64_t bias_row;
+  std::int64_t bias_column;
+  const T* residual;
+  std::int64_t residual_row;
+  std::int64_t residual_column;
+  T* out;
+  std::int64_t out_row;
+  std::int64_t out_column;
+  Activation activation;
+};
+
+template <class T>
+struct KernelTable {
+  std::int64_t lanes;
+  std::int64_t tile_rows;     // largest rows of a tile
+  std::int64_t tile_vectors;  // largest vectors of a tile
+
+  // [rows - 1][vectors - 1]
+  GemmTile<T> gemm_interleaved[kMaxTileRows][kMaxTileVectors];
+  GemmTile<T> gemm_row_major[kMaxTileRows][kMaxTileVectors];
+
+  // Pixels become lanes. The panel is cut into column panels as Split::by_limit(vectors,
+  // tile_vectors) cuts ceil(pixels / lanes) vectors; each is [k][width], lanes past the last pixel
+  // are zero. `column_vectors` holds the vectors of each column panel.
+  void (*pack_pixel_columns)(const PackArgs<T>&, const std::int32_t* column_vectors);
+
+  // Pixels become rows: panel[pixel * kRowStride + k].
+  void (*pack_pixel_rows)(const PackArgs<T>&);
+
+  void (*epilogue)(const EpilogueArgs<T>&);
+
+  // Runs `steps` times 2 * lanes * kProbeChains floating-point operations, in registers only.
+  void (*fma_probe)(std::int64_t steps, T* sink);
+};
+
+inline constexpr int kProbeChains = 12;
+
+struct Isa {
+  const char* name;
+  bool (*supported)();
+  const KernelTable<float>* float32;
+  const KernelTable<double>* float64;
+};
+
+// Best first; the last one runs on any x86-64.
+extern const Isa kIsas[];
+extern const int kIsaCount;
+
+// The instruction set in use: the best supported one until select_isa names another.
+const Isa& current_isa();
+void select_isa(const Isa& isa);
+
+template <class T>
+const KernelTable<T>& kernels();
+
+}  // namespace pyconv

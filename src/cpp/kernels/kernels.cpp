@@ -1,0 +1,29 @@
+// Compiled once per instruction set: CMakeLists.txt defines PYCONV_ISA (a namespace) and
+// PYCONV_VEC_HEADER, and sets the compiler's instruction-set options.
+#include PYCONV_VEC_HEADER
+
+#include "kernels/epilogue-inl.hpp"
+#include "kernels/gemm-inl.hpp"
+#include "kernels/packing-inl.hpp"
+
+namespace pyconv::PYCONV_ISA {
+
+template <class T>
+constexpr KernelTable<T> make_table() {
+  KernelTable<T> table{};
+  table.lanes = Vec<T>::lanes;
+  table.tile_rows = Tile<T>::rows;
+  table.tile_vectors = Tile<T>::vectors;
+  fill_tiles<T, true>(table.gemm_interleaved);
+  fill_tiles<T, false>(table.gemm_row_major);
+  table.pack_pixel_columns = pack_pixel_columns<T>;
+  table.pack_pixel_rows = pack_pixel_rows<T>;
+  table.epilogue = epilogue<T>;
+  table.fma_probe = fma_probe<T>;
+  return table;
+}
+
+extern const KernelTable<float> kFloat32 = make_table<float>();
+extern const KernelTable<double> kFloat64 = make_table<double>();
+
+}  // namespace pyconv::PYCONV_ISA

@@ -1,0 +1,678 @@
+"""Every check of what callers pass, and every message.
+
+A message names the argument, what it got and what was expected. Sizes are computed with Python's
+exact integers and checked against 63 bits here, so that the C++ core can trust them.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Ints = SupportsIndex | Sequence[SupportsIndex]
+Padding = SupportsIndex | str | Sequence[SupportsIndex | Sequence[SupportsIndex]]
+Groups = SupportsIndex | Sequence[tuple[SupportsIndex, SupportsIndex]]
+Activation = str | tuple[str, float] | tuple[str, float, float] | None
+
+DATA_FORMATS = ("channels_first", "channels_last")
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+PADDING_NAMES = ("valid", "same", "same_lower")
+PLAIN_ACTIVATIONS = ("relu", "sigmoid", "tanh", "silu", "hardswish", "hardsigmoid", "gelu")
+ACTIVATIONS = "None, 'relu6', {}, ('leaky_relu', slope) or ('clip', low, high)".format(
+    ", ".join(map(repr, PLAIN_ACTIVATIONS))
+)
+MAX_THREADS = 1024
+MAX_SIZE = 2**63 - 1
+
+_FLOATS = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
+
+
+# ---- single values -----------------------------------------------------------------------------
+
+
+def integer(name: str, value: object, minimum: int) -> int:
+    """An int of at least `minimum`. Floats and bools are a TypeError: they hide mistakes."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, SupportsIndex):
+        raise TypeError(f"{name}: got {value!r} ({type(value).__name__}), expected an int")
+    number = operator.index(value)
+    if not minimum <= number <= MAX_SIZE:
+        upper = "" if number < minimum else " and at most 2**63 - 1"
+        raise ValueError(f"{name}: got {number}, expected at least {minimum}{upper}")
+    return number
+
+
+def ints(name: str, value: object, rank: int, minimum: int) -> tuple[int, ...]:
+    """One int per spatial axis, from one int or a sequence of `rank` ints."""
+    if type(value) is int:
+        return (value if 0 < value <= MAX_SIZE else integer(name, value, minimum),) * rank
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        return (integer(name, value, minimum),) * rank
+    if len(value) != rank:
+        raise ValueError(
+            f"{name}: got {value!r} of length {len(value)}, expected an int or {rank} ints, "
+            "one per spatial axis"
+        )
+    return tuple(integer(name, item, minimum) for item in value)
+
+
+def padding(value: object, rank: int) -> str | tuple[tuple[int, int], ...]:
+    """`valid`, `same`, `same_lower`, or one (before, after) pair per spatial axis."""
+    if type(value) is int:
+        number = value if 0 <= value <= MAX_SIZE else integer("padding", value, 0)
+        return ((number, number),) * rank
+    if isinstance(value, str):
+        return choice("padding", value, PADDING_NAMES)
+    if not isinstance(value, (Sequence, np.ndarray)):
+        number = integer("padding", value, 0)
+        return ((number, number),) * rank
+    if len(value) != rank:
+        raise ValueError(
+            f"padding: got {value!r} of length {len(value)}, expected an int, {rank} ints or "
+            f"{rank} (before, after) pairs, one per spatial axis"
+        )
+    pairs = []
+    for item in value:
+        if isinstance(item, (Sequence, np.ndarray)) and not isinstance(item, str):
+            if len(item) != 2:
+                raise ValueError(f"padding: got {item!r} for an axis, expected (before, after)")
+            pairs.append((integer("padding", item[0], 0), integer("padding", item[1], 0)))
+        else:
+            number = integer("padding", item, 0)
+            pairs.append((number, number))
+    return tuple(pairs)
+
+
+def choice(name: str, value: object, options: Sequence[str]) -> str:
+    """One of a few names."""
+    if not isinstance(value, str):
+        raise TypeError(
+            f"{name}: got {value!r} ({type(value).__name__}), expected one of {_listed(options)}"
+        )
+    if value not in options:
+        raise ValueError(f"{name}: got {value!r}, expected one of {_listed(options)}")
+    return value
+
+
+def _listed(options: Sequence[str]) -> str:
+    return ", ".join(map(repr, options))
+
+
+def activation(name: str, value: object) -> tuple[str, float, float]:
+    """The core's form of an activation: (kind, first parameter, second parameter)."""
+    if value is None:
+        return ("none", 0.0, 0.0)
+    if isinstance(value, str):
+        if value == "relu6":
+            return ("clip", 0.0, 6.0)
+        if value in PLAIN_ACTIVATIONS:
+            return (value, 0.0, 0.0)
+    elif isinstance(value, (tuple, list)) and value:
+        kind, *parameters = value
+        wanted = {"leaky_relu": 1, "clip": 2}.get(kind) if isinstance(kind, str) else None
+        if wanted == len(parameters):
+            try:
+                numbers = [float(parameter) for parameter in parameters]
+            except (TypeError, ValueError):
+                raise TypeError(f"{name}: got {value!r}, expected numbers after {kind!r}") from None
+            if any(map(math.isnan, numbers)) or (wanted == 2 and numbers[0] > numbers[1]):
+                raise ValueError(f"{name}: got {value!r}, expected numbers with low <= high")
+            return (kind, numbers[0], numbers[1] if wanted == 2 else 0.0)
+    else:
+        raise TypeError(f"{name}: got {value!r} ({type(value).__name__}), expected {ACTIVATIONS}")
+    raise ValueError(f"{name}: got {value!r}, expected {ACTIVATIONS}")
+
+
+def thread_count(name: str, value: object) -> int:
+    """A number of threads."""
+    number = integer(name, value, 1)
+    if number > MAX_THREADS:
+        raise ValueError(f"{name}: got {number}, expected at most {MAX_THREADS}")
+    return number
+
+
+def receptive_field_layer(layer: object) -> tuple[int, int, int]:
+    """One (kernel, stride, dilation) triple."""
+    if not isinstance(layer, Sequence) or isinstance(layer, str) or len(layer) != 3:
+        raise ValueError(f"layers: got {layer!r}, expected (kernel, stride, dilation) triples")
+    kernel, stride, dilation = layer
+    return (
+        integer("kernel", kernel, 1),
+        integer("stride", stride, 1),
+        integer("dilation", dilation, 1),
+    )
+
+
+# ---- channels and groups -----------------------------------------------------------------------
+
+
+def groups(value: object) -> int | tuple[tuple[int, int], ...]:
+    """A number of groups, or (in_channels, out_channels) of every group."""
+    if type(value) is int and 0 < value <= MAX_SIZE:
+        return value
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        return integer("groups", value, 1)
+    pairs = []
+    for pair in value:
+        if isinstance(pair, str) or not isinstance(pair, (Sequence, np.ndarray)) or len(pair) != 2:
+            raise ValueError(
+                f"groups: got {pair!r} in {value!r}, expected an int or (in_channels, "
+                "out_channels) pairs"
+            )
+        pairs.append((integer("groups", pair[0], 1), integer("groups", pair[1], 1)))
+    if not pairs:
+        raise ValueError("groups: got an empty sequence, expected at least one pair")
+    return tuple(pairs)
+
+
+def layer_channels(in_channels: object, out_channels: object, groups: object) -> tuple[int, ...]:
+    """Channel counts of a layer with even groups."""
+    n_in = integer("in_channels", in_channels, 1)
+    n_out = integer("out_channels", out_channels, 1)
+    n_groups = integer("groups", groups, 1)
+    for name, count in (("in_channels", n_in), ("out_channels", n_out)):
+        if count % n_groups:
+            raise ValueError(
+                f"{name} must be divisible by groups, got {name}={count} and groups={n_groups}"
+            )
+    return n_in, n_out, n_groups
+
+
+def layer_groups(
+    in_channels: object, out_channels: object, value: object
+) -> tuple[int, int, int | tuple[tuple[int, int], ...]]:
+    """Channel counts and groups of a layer, whose uneven groups must add up to the counts."""
+    parsed = groups(value)
+    if isinstance(parsed, int):
+        n_in, n_out, parsed = layer_channels(in_channels, out_channels, parsed)
+        return n_in, n_out, parsed
+    n_in = integer("in_channels", in_channels, 1)
+    n_out = integer("out_channels", out_channels, 1)
+    total = (sum(pair[0] for pair in parsed), sum(pair[1] for pair in parsed))
+    if total != (n_in, n_out):
+        raise ValueError(
+            f"groups: got {parsed}, which add up to {total[0]} input and {total[1]} output "
+            f"channels, expected in_channels={n_in} and out_channels={n_out}"
+        )
+    return n_in, n_out, parsed
+
+
+# ---- arrays ------------------------------------------------------------------------------------
+
+
+def float_array(name: str, value: object) -> Array:
+    """A float32 or float64 array whose elements are aligned, copied only if they are not."""
+    array = value if type(value) is np.ndarray else _as_array(name, value)
+    if array.dtype not in _FLOATS:
+        raise TypeError(_dtype_message(name, array.dtype))
+    # The core counts strides in elements. Misaligned data and odd strides are rare: copy them.
+    return array if array.flags.aligned else array.copy()
+
+
+def _as_array(name: str, value: object) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: got a masked array, expected a plain one: use {name}.filled(value)"
+        )
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        try:
+            return np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name}: cannot be read as an array: {error}") from error
+    if hasattr(value, "__dlpack__"):
+        try:
+            return np.from_dlpack(value)
+        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+            raise TypeError(f"{name}: cannot be read through DLPack: {error}") from error
+    try:
+        return np.asarray(memoryview(value))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"{name}: got {type(value).__name__}, expected an array: use "
+            f"numpy.asarray({name}, dtype=numpy.float32)"
+        ) from None
+
+
+def _dtype_message(name: str, dtype: np.dtype[Any]) -> str:
+    expected = f"{name}: got dtype {dtype}, expected float32 or float64"
+    if dtype.newbyteorder("=") in _FLOATS:
+        return f"{expected} in native byte order: use {name}.astype({dtype.newbyteorder('=')!s})"
+    if dtype.kind in "biuf":
+        return f"{expected}: use {name}.astype(numpy.float32)"
+    return expected
+
+
+def dtype_name(array: Array) -> str:
+    """The core's name of an array's dtype, which `float_array` has checked."""
+    return _FLOATS[array.dtype]
+
+
+def layer_dtype(value: npt.DTypeLike) -> np.dtype[Any]:
+    """The dtype of a layer."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"dtype: got {value!r}, expected float32 or float64") from None
+    if dtype not in _FLOATS:
+        raise TypeError(f"dtype: got {dtype}, expected float32 or float64")
+    return dtype
+
+
+def same_dtype(name: str, array: Array, other: Array, other_name: str = "x") -> None:
+    """Reject mixed precision: which one the caller means cannot be known."""
+    if array.dtype != other.dtype:
+        raise TypeError(
+            f"{name}: got dtype {array.dtype}, expected {other.dtype}, the dtype of {other_name}"
+        )
+
+
+def weights(
+    weight: object,
+    group_counts: int | tuple[tuple[int, int], ...],
+    rank: int,
+    name: str = "weight",
+) -> list[Array]:
+    """The weight array, or one array per uneven group."""
+    if isinstance(group_counts, int):
+        arrays = [float_array(name, weight)]
+    else:
+        if not isinstance(weight, (list, tuple)):
+            raise TypeError(
+                f"{name}: got {type(weight).__name__}, expected a sequence of "
+                f"{len(group_counts)} arrays, one per group, because groups is a sequence"
+            )
+        if len(weight) != len(group_counts):
+            raise ValueError(
+                f"{name}: got {len(weight)} arrays, expected {len(group_counts)}, one per group"
+            )
+        arrays = [float_array(name, item) for item in weight]
+    for array in arrays:
+        if array.ndim != rank + 2:
+            raise ValueError(
+                f"{name}: got shape {array.shape}, expected {rank + 2} axes: (out_channels, "
+                f"in_channels / groups, {_axes(rank)})"
+            )
+        if array.dtype != arrays[0].dtype:
+            raise TypeError(f"{name}: got dtypes {arrays[0].dtype} and {array.dtype}, expected one")
+    return arrays
+
+
+def depthwise_groups(x: Array, weight: Array, data_format: object, name: str) -> int:
+    """Number of channels of `x`, of which `weight` must have a multiple."""
+    choice("data_format", data_format, DATA_FORMATS)
+    axis = -3 if data_format == "channels_first" else -1
+    channels: int = x.shape[axis] if x.ndim >= 3 else 0
+    if channels < 1:
+        raise ValueError(f"x: got shape {x.shape}, expected 3 or 4 axes and at least 1 channel")
+    if weight.shape[1] != 1 or weight.shape[0] % channels:
+        raise ValueError(
+            f"{name}: got shape {weight.shape}, expected (channels * multiplier, 1, "
+            f"kernel_height, kernel_width) for the {channels} channels of x"
+        )
+    return channels
+
+
+def weight_channels(
+    arrays: Sequence[Array], group_counts: int | tuple[tuple[int, int], ...]
+) -> tuple[int, int]:
+    """Input and output channels of a layer with these weights."""
+    if isinstance(group_counts, int):
+        out_channels, per_group = arrays[0].shape[:2]
+        in_channels = per_group * group_counts
+    else:
+        in_channels = sum(pair[0] for pair in group_counts)
+        out_channels = sum(pair[1] for pair in group_counts)
+    fit_groups("weight", in_channels, tuple(a.shape for a in arrays), group_counts)
+    return in_channels, out_channels
+
+
+def replacement(name: str, new: Array, old: Array) -> None:
+    """Weights that replace others must look like them."""
+    if new.shape != old.shape:
+        raise ValueError(f"{name}: got shape {new.shape}, expected {old.shape}")
+    if new.dtype != old.dtype:
+        raise TypeError(f"{name}: got dtype {new.dtype}, expected {old.dtype}")
+
+
+def layer_input(x: Array, dtype: np.dtype[Any]) -> None:
+    """The input of a layer has the dtype of its weights."""
+    if x.dtype != dtype:
+        raise TypeError(
+            f"x: got dtype {x.dtype}, expected {dtype}, the dtype of the layer's weights: use "
+            f"x.astype(numpy.{dtype})"
+        )
+
+
+def separable_parts(depthwise: Array, pointwise: Array, channels: int) -> None:
+    """The parts of a separable block must follow each other."""
+    if depthwise.shape[1] != 1:
+        raise ValueError(
+            f"depthwise_weight: got shape {depthwise.shape}, expected (channels * multiplier, 1, "
+            "kernel_height, kernel_width)"
+        )
+    if depthwise.shape[0] != pointwise.shape[1]:
+        raise ValueError(
+            f"pointwise_weight: got shape {pointwise.shape}, expected in_channels = "
+            f"{depthwise.shape[0]}, the output channels of depthwise_weight"
+        )
+    same_dtype("pointwise_weight", pointwise, depthwise, "depthwise_weight")
+
+
+def batch_norm_arrays(weight: Array, **arrays: object) -> dict[str, Array]:
+    """Arrays (C_out,) of a batch normalisation; None is 1 for gamma and 0 for bias and beta."""
+    if weight.ndim < 1:
+        raise ValueError(f"weight: got shape {weight.shape}, expected (out_channels, ...)")
+    shape = weight.shape[:1]
+    checked = {}
+    for name, value in arrays.items():
+        if value is None and name in ("bias", "beta", "gamma"):
+            checked[name] = np.full(shape, float(name == "gamma"))
+            continue
+        array = float_array(name, value)
+        if array.shape != shape:
+            raise ValueError(
+                f"{name}: got shape {array.shape}, expected {shape}, one per output channel"
+            )
+        checked[name] = array
+    return checked
+
+
+def pointwise_weight(name: str, weight: object) -> Array:
+    """A weight (C_out, C) or (C_out, C, 1, 1) as the latter."""
+    array = float_array(name, weight)
+    if array.ndim == 2:
+        return array[:, :, None, None]
+    if array.ndim != 4 or array.shape[2:] != (1, 1):
+        raise ValueError(
+            f"{name}: got shape {array.shape}, expected (out_channels, in_channels) or "
+            "(out_channels, in_channels, 1, 1)"
+        )
+    return array
+
+
+def _axes(rank: int) -> str:
+    return ", ".join(("kernel_depth", "kernel_height", "kernel_width")[3 - rank :])
+
+
+def bias(value: object, out_channels: int, like: Array, name: str = "bias") -> Array | None:
+    """A contiguous array (out_channels,), or None."""
+    if value is None:
+        return None
+    array = float_array(name, value)
+    if array.shape != (out_channels,):
+        raise ValueError(
+            f"{name}: got shape {array.shape}, expected ({out_channels},), one per output channel"
+        )
+    same_dtype(name, array, like)
+    return np.ascontiguousarray(array)
+
+
+def residual(value: object, shape: tuple[int, ...], like: Array) -> Array:
+    """An array of the output's shape."""
+    array = float_array("residual", value)
+    if array.shape != shape:
+        raise ValueError(
+            f"residual: got shape {array.shape}, expected {shape}, the shape of the output"
+        )
+    same_dtype("residual", array, like)
+    return array
+
+
+def out(value: object, shape: tuple[int, ...], like: Array, inputs: Sequence[Array]) -> Array:
+    """An array to write the result to: never a copy, never memory of an input."""
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"out: got {type(value).__name__}, expected a numpy.ndarray")
+    if value.shape != shape:
+        raise ValueError(f"out: got shape {value.shape}, expected {shape}")
+    same_dtype("out", value, like)
+    if not value.flags.writeable:
+        raise ValueError("out: got a read-only array, expected a writeable one")
+    if not value.flags.aligned:
+        raise ValueError("out: got misaligned memory, expected whole elements at their alignment")
+    if _repeats_elements(value):
+        raise ValueError(
+            f"out: got strides {value.strides} for shape {value.shape}, in which elements share "
+            "memory, expected every element at its own address"
+        )
+    apart(value, inputs)
+    return value
+
+
+def apart(value: Array, inputs: Sequence[Array]) -> None:
+    """Reject an `out` that shares memory with an input."""
+    for array in inputs:
+        if _overlap(value, array):
+            raise ValueError("out: got memory that an input uses, expected no overlap")
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=1000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _repeats_elements(array: Array) -> bool:
+    if array.flags.c_contiguous or array.size < 2:
+        return False
+    # Sorted by stride, every axis must step over all that the finer axes reach.
+    reach = 0
+    axes = sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
+    for stride, length in axes:
+        if stride <= reach:
+            return True
+        reach += stride * (length - 1)
+    return False
+
+
+# ---- geometry ----------------------------------------------------------------------------------
+
+
+class Geometry(NamedTuple):
+    """A convolution whose shapes fit: what the core needs to know, and what follows from it."""
+
+    batch: int
+    groups: tuple[tuple[int, int], ...]  # (in_channels, out_channels) of each
+    axes: tuple[tuple[int, int, int, int, int, int], ...]
+    """(in, out, kernel, stride, dilation, padding before) of each spatial axis."""
+    output_shape: tuple[int, ...]
+    out_channels: int
+    macs: int
+
+
+def conv_geometry(
+    x_shape: tuple[int, ...],
+    weight_shapes: tuple[tuple[int, ...], ...],
+    stride: tuple[int, ...],
+    padding: str | tuple[tuple[int, int], ...],
+    dilation: tuple[int, ...],
+    groups: int | tuple[tuple[int, int], ...],
+    padding_mode: str,
+    data_format: str,
+) -> Geometry:
+    """Check that shapes fit each other, and compute the output's."""
+    choice("data_format", data_format, DATA_FORMATS)
+    choice("padding_mode", padding_mode, PADDING_MODES)
+    rank = len(stride)
+    kernel = weight_shapes[0][2:]
+    if len(x_shape) not in (rank + 1, rank + 2):
+        raise ValueError(
+            f"x: got shape {x_shape}, expected {rank + 2} axes, or {rank + 1} without the batch"
+        )
+    batched = len(x_shape) == rank + 2
+    if data_format == "channels_first":
+        channels, spatial = x_shape[-rank - 1], x_shape[-rank:]
+    else:
+        channels, spatial = x_shape[-1], x_shape[-rank - 1 : -1]
+    group_pairs = fit_groups(f"x: got shape {x_shape}", channels, weight_shapes, groups)
+    out_channels = sum(pair[1] for pair in group_pairs)
+    for length in kernel:
+        if length < 1:
+            raise ValueError(
+                f"weight: got shape {weight_shapes[0]}, expected a kernel of at least 1 along "
+                "every axis"
+            )
+    axes = tuple(
+        _fit_axis(axis, spatial, kernel, stride, padding, dilation, padding_mode)
+        for axis in range(rank)
+    )
+    out_spatial = tuple(axis[1] for axis in axes)
+    batch = x_shape[0] if batched else 1
+    output_shape = (
+        (out_channels, *out_spatial)
+        if data_format == "channels_first"
+        else (*out_spatial, out_channels)
+    )
+    if batched:
+        output_shape = (batch, *output_shape)
+    macs = (
+        batch
+        * math.prod(out_spatial)
+        * math.prod(kernel)
+        * sum(n_in * n_out for n_in, n_out in group_pairs)
+    )
+    _fit_memory(output_shape, weight_shapes, macs)
+    return Geometry(batch, group_pairs, axes, output_shape, out_channels, macs)
+
+
+def geometry_from_shapes(
+    input_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    stride: object,
+    padding_value: object,
+    dilation: object,
+    group_count: object,
+    data_format: str,
+) -> Geometry:
+    """Geometry of a convolution that is described by shapes alone."""
+    x_shape = tuple(integer("input_shape", length, 0) for length in input_shape)
+    w_shape = tuple(integer("weight_shape", length, 0) for length in weight_shape)
+    rank = len(w_shape) - 2
+    if rank not in (1, 2, 3):
+        raise ValueError(
+            f"weight_shape: got {w_shape}, expected (out_channels, in_channels / groups, *kernel) "
+            "with 1, 2 or 3 kernel axes"
+        )
+    return conv_geometry(
+        x_shape,
+        (w_shape,),
+        ints("stride", stride, rank, minimum=1),
+        padding(padding_value, rank),
+        ints("dilation", dilation, rank, minimum=1),
+        integer("groups", group_count, 1),
+        "zeros",
+        data_format,
+    )
+
+
+def fit_groups(
+    name: str,
+    channels: int,
+    weight_shapes: tuple[tuple[int, ...], ...],
+    groups: int | tuple[tuple[int, int], ...],
+) -> tuple[tuple[int, int], ...]:
+    """(in_channels, out_channels) of every group; `name` is who has `channels`."""
+    if isinstance(groups, int):
+        out_channels, per_group = weight_shapes[0][:2]
+        if out_channels % groups:
+            raise ValueError(
+                f"groups: got {groups}, expected a divisor of out_channels = {out_channels} "
+                f"(weight has shape {weight_shapes[0]})"
+            )
+        if channels != per_group * groups:
+            raise ValueError(
+                f"{name} with {channels} channels, expected {per_group * groups} "
+                f"channels = weight.shape[1] * groups = {per_group} * {groups}"
+            )
+        return ((per_group, out_channels // groups),) * groups
+    for index, (shape, (n_in, n_out)) in enumerate(zip(weight_shapes, groups, strict=True)):
+        expected = (n_out, n_in, *weight_shapes[0][2:])
+        if shape != expected:
+            raise ValueError(f"weight: got shape {shape} for group {index}, expected {expected}")
+    total = sum(pair[0] for pair in groups)
+    if channels != total:
+        raise ValueError(
+            f"{name} with {channels} channels, expected {total} channels, the sum over groups"
+        )
+    return groups
+
+
+def _fit_axis(
+    axis: int,
+    spatial: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: str | tuple[tuple[int, int], ...],
+    dilation: tuple[int, ...],
+    mode: str,
+) -> tuple[int, int, int, int, int, int]:
+    length, taps, step, gap = spatial[axis], kernel[axis], stride[axis], dilation[axis]
+    window = gap * (taps - 1) + 1
+    if isinstance(padding, str):
+        before, after = _named_padding(padding, length, window, step)
+    else:
+        before, after = padding[axis]
+    padded = length + before + after
+    if padded > MAX_SIZE // 2 or window > MAX_SIZE // 2:
+        raise ValueError(
+            f"padding: got {padding} with dilation {dilation}, expected a padded input and a "
+            f"dilated kernel shorter than 2**62 along axis {axis}"
+        )
+    _fit_padding_mode(axis, length, before, after, padding, mode)
+    if padding in ("same", "same_lower"):
+        return (length, -(-length // step), taps, step, gap, before)
+    if padded < window:
+        raise ValueError(
+            f"weight: got kernel size {kernel}, which dilation {dilation} makes {window} long on "
+            f"axis {axis}, expected at most {padded}, the padded input size (input {spatial}, "
+            f"padding {padding})"
+        )
+    return (length, (padded - window) // step + 1, taps, step, gap, before)
+
+
+def _named_padding(name: str, length: int, window: int, stride: int) -> tuple[int, int]:
+    """Padding before and after that gives ceil(length / stride) outputs (ONNX SAME_UPPER/LOWER)."""
+    if name == "valid" or length == 0:
+        return 0, 0
+    total = max((-(-length // stride) - 1) * stride + window - length, 0)
+    small, large = total // 2, total - total // 2
+    return (large, small) if name == "same_lower" else (small, large)
+
+
+def _fit_padding_mode(
+    axis: int, length: int, before: int, after: int, padding: object, mode: str
+) -> None:
+    """Keep padding within what torch defines: one reflection, one period, a border to repeat."""
+    most = max(before, after)
+    if mode == "zeros" or most == 0:
+        return
+    limit = {"reflect": length - 1, "circular": length}.get(mode, most if length else 0)
+    if most > limit:
+        raise ValueError(
+            f"padding: got {padding} on axis {axis} of length {length}, expected at most "
+            f"{max(limit, 0)} with padding_mode={mode!r}"
+        )
+
+
+def _fit_memory(
+    output_shape: tuple[int, ...], weight_shapes: tuple[tuple[int, ...], ...], macs: int
+) -> None:
+    # 8 bytes an element; weights are padded to at most 16 outputs more.
+    if math.prod(output_shape) * 8 > MAX_SIZE:
+        raise ValueError(f"x: got shapes whose output would be {output_shape}, more than 2**63 bytes")
+    packed = sum((shape[0] + 16) * max(math.prod(shape[1:]), 1) for shape in weight_shapes)
+    if macs > MAX_SIZE or packed * 8 > MAX_SIZE:
+        raise ValueError(
+            f"weight: got shapes {_listed([str(shape) for shape in weight_shapes])}, expected "
+            "fewer than 2**63 multiply-accumulates and bytes"
+        )
+

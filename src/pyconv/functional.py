@@ -1,0 +1,539 @@
+"""Convolution as functions on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from pyconv import _core
+from pyconv import _validation as validate
+from pyconv._validation import Activation, Array, Groups, Ints, Padding
+from pyconv.runtime import resolve_num_threads
+
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "depthwise_conv2d",
+    "pointwise_conv2d",
+    "separable_conv2d",
+]
+
+
+class Spec:
+    """What a convolution does apart from its arrays, normalised and hashable.
+
+    Two specs that mean the same are equal, so that they share plans.
+    """
+
+    __slots__ = ("_hash", "key", "rank")
+
+    def __init__(
+        self,
+        rank: int,
+        stride: object,
+        padding: object,
+        dilation: object,
+        groups: object,
+        padding_mode: object,
+        data_format: object,
+        activation: object,
+        algorithm: object,
+    ) -> None:
+        self.rank = rank
+        self.key = (
+            validate.ints("stride", stride, rank, minimum=1),
+            validate.padding(padding, rank),
+            validate.ints("dilation", dilation, rank, minimum=1),
+            validate.groups(groups),
+            padding_mode,
+            data_format,
+            validate.activation("activation", activation),
+            algorithm,
+        )
+        self._hash = hash(self.key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spec) and self.key == other.key
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        return self.key[0]
+
+    @property
+    def padding(self) -> str | tuple[tuple[int, int], ...]:
+        return self.key[1]
+
+    @property
+    def dilation(self) -> tuple[int, ...]:
+        return self.key[2]
+
+    @property
+    def groups(self) -> int | tuple[tuple[int, int], ...]:
+        return self.key[3]
+
+
+# Bounded, so that a program with ever new shapes does not grow. Building a plan takes some ten
+# microseconds; looking one up, less than one.
+@lru_cache(maxsize=128)
+def plan_for(
+    x_shape: tuple[int, ...],
+    weight_shapes: tuple[tuple[int, ...], ...],
+    dtype: str,
+    spec: Spec,
+) -> tuple[_core.Plan, validate.Geometry]:
+    """The core's plan of a problem, and its geometry. Raises ValueError where shapes do not fit."""
+    stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm = spec.key
+    geometry = validate.conv_geometry(
+        x_shape, weight_shapes, stride, padding, dilation, groups, padding_mode, data_format
+    )
+    validate.choice("algorithm", algorithm, ("auto", *_core.algorithms()))
+    plan = _core.Plan(
+        dtype=dtype,
+        channels_last=data_format == "channels_last",
+        batch=geometry.batch,
+        axes=geometry.axes,
+        groups=geometry.groups,
+        padding_mode=padding_mode,
+        activation=activation,
+        algorithm=algorithm,
+    )
+    return plan, geometry
+
+
+def execute(
+    plan: _core.Plan,
+    geometry: validate.Geometry,
+    packed: _core.PackedWeights,
+    x: Array,
+    bias: Array | None,
+    residual: object,
+    out: object,
+    num_threads: object,
+    weights: Sequence[Array] = (),
+) -> Array:
+    """Run a plan on arrays of its shapes. `weights` are there to be checked for overlap with out."""
+    if residual is not None:
+        residual = validate.residual(residual, geometry.output_shape, x)
+    if out is not None:
+        inputs = [a for a in (x, *weights, bias, residual) if a is not None]
+        out = validate.out(out, geometry.output_shape, x, inputs)
+    return plan.run(x, packed, bias, residual, out, resolve_num_threads(num_threads))
+
+
+def convolve(
+    spec: Spec,
+    x: object,
+    weight: object,
+    bias: object,
+    residual: object,
+    out: object,
+    num_threads: object,
+    prefix: str = "",
+) -> Array:
+    """Convolve, packing the weights for this call. `prefix` is that of the weights' names."""
+    x = validate.float_array("x", x)
+    weights = validate.weights(weight, spec.groups, spec.rank, prefix + "weight")
+    validate.same_dtype(prefix + "weight", weights[0], x)
+    plan, geometry = plan_for(
+        x.shape, tuple(array.shape for array in weights), validate.dtype_name(x), spec
+    )
+    bias = validate.bias(bias, geometry.out_channels, x, prefix + "bias")
+    return execute(
+        plan, geometry, plan.pack(weights), x, bias, residual, out, num_threads, weights
+    )
+
+
+def conv2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: Groups = 1,
+    *,
+    padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    activation: Activation = None,
+    residual: Any = None,
+    algorithm: str = "auto",
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array:
+    """Two-dimensional convolution (cross-correlation, as in torch and ONNX).
+
+    ``y[n, o, i, j] = activation(sum(weight[o, c, p, q] * x[n, c, i * stride + p * dilation - before,
+    j * stride + q * dilation - before]) + bias[o] + residual[n, o, i, j])``, the sum over the
+    channels ``c`` of o's group and the kernel ``p, q``.
+
+    Parameters
+    ----------
+    x : array, float32 or float64
+        ``(N, C, H, W)``, or ``(N, H, W, C)`` with ``data_format="channels_last"``; without ``N`` the
+        result has none either. Any strides.
+    weight : array, or a sequence of arrays with uneven groups
+        ``(C_out, C / groups, kernel_height, kernel_width)`` in both data formats.
+    bias : array, optional
+        ``(C_out,)``.
+    stride, dilation : int or one int per axis
+        At least 1.
+    padding : int, one int per axis, one (before, after) pair per axis, or str
+        ``"valid"`` is none; ``"same"`` gives an output of length ``ceil(in / stride)`` with the odd
+        element after (ONNX SAME_UPPER, TensorFlow), ``"same_lower"`` with the odd element before.
+    groups : int, or a sequence of (in_channels, out_channels) pairs
+        Channels are cut into this many groups that do not see each other. With pairs, the groups are
+        uneven and `weight` is a sequence of one ``(out_i, in_i, *kernel)`` array each.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What stands where padding is.
+    data_format : {"channels_first", "channels_last"}
+        Layout of `x`, `residual`, `out` and the result.
+    activation : None, str or tuple
+        ``"relu"``, ``"relu6"``, ``"sigmoid"``, ``"tanh"``, ``"silu"``, ``"hardswish"``,
+        ``"hardsigmoid"``, ``"gelu"``, ``("leaky_relu", slope)`` or ``("clip", low, high)``. NaN
+        stays NaN.
+    residual : array, optional
+        Of the output's shape, added before the activation.
+    algorithm : str
+        ``"auto"``, or a name from `pyconv.algorithms`.
+    out : ndarray, optional
+        Of the output's shape and dtype, any strides; receives the result and is returned.
+    num_threads : int, optional
+        Most threads to use; by default `pyconv.get_num_threads`. The result does not depend on it.
+
+    Returns
+    -------
+    ndarray
+        The output, C-contiguous and 64-byte aligned unless `out` is given.
+
+    Raises
+    ------
+    ValueError
+        If shapes or values do not fit, or `out` overlaps an input.
+    TypeError
+        If an array is not float32 or float64, or dtypes differ.
+    MemoryError
+        If memory runs out.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> x = np.ones((1, 3, 5, 5), np.float32)
+    >>> weight = np.ones((2, 3, 3, 3), np.float32)
+    >>> pyconv.conv2d(x, weight, padding=1)[0, 0, 0]
+    array([12., 18., 18., 18., 12.], dtype=float32)
+    """
+    spec = Spec(
+        2, stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm
+    )
+    return convolve(spec, x, weight, bias, residual, out, num_threads)
+
+
+def conv1d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: Groups = 1,
+    *,
+    padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    activation: Activation = None,
+    residual: Any = None,
+    algorithm: str = "auto",
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array:
+    """One-dimensional convolution: `conv2d` with one spatial axis.
+
+    Parameters
+    ----------
+    x : array, float32 or float64
+        ``(N, C, W)``, or ``(N, W, C)`` with ``data_format="channels_last"``; ``N`` may be absent.
+    weight : array
+        ``(C_out, C / groups, kernel_width)``.
+    bias, stride, padding, dilation, groups, padding_mode, data_format
+        As in `conv2d`.
+    activation, residual, algorithm, out, num_threads
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray
+        ``(N, C_out, W_out)`` or ``(N, W_out, C_out)``.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> x = np.arange(5, dtype=np.float32).reshape(1, 5)
+    >>> pyconv.conv1d(x, np.ones((1, 1, 3), np.float32))
+    array([[3., 6., 9.]], dtype=float32)
+    """
+    spec = Spec(
+        1, stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm
+    )
+    return convolve(spec, x, weight, bias, residual, out, num_threads)
+
+
+def conv3d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: Groups = 1,
+    *,
+    padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    activation: Activation = None,
+    residual: Any = None,
+    algorithm: str = "auto",
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array:
+    """Three-dimensional convolution: `conv2d` with three spatial axes.
+
+    Parameters
+    ----------
+    x : array, float32 or float64
+        ``(N, C, D, H, W)``, or ``(N, D, H, W, C)`` with ``data_format="channels_last"``; ``N`` may be
+        absent.
+    weight : array
+        ``(C_out, C / groups, kernel_depth, kernel_height, kernel_width)``.
+    bias, stride, padding, dilation, groups, padding_mode, data_format
+        As in `conv2d`.
+    activation, residual, algorithm, out, num_threads
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray
+        ``(N, C_out, D_out, H_out, W_out)`` or ``(N, D_out, H_out, W_out, C_out)``.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> x = np.ones((1, 2, 4, 4, 4), np.float32)
+    >>> pyconv.conv3d(x, np.ones((5, 2, 3, 3, 3), np.float32)).shape
+    (1, 5, 2, 2, 2)
+    """
+    spec = Spec(
+        3, stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm
+    )
+    return convolve(spec, x, weight, bias, residual, out, num_threads)
+
+
+def depthwise_conv2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    *,
+    padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    activation: Activation = None,
+    residual: Any = None,
+    algorithm: str = "auto",
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array:
+    """Depthwise convolution: every input channel is a group of its own.
+
+    Parameters
+    ----------
+    x : array, float32 or float64
+        As in `conv2d`, with ``C`` channels.
+    weight : array
+        ``(C * multiplier, 1, kernel_height, kernel_width)``; output channels ``c * multiplier`` to
+        ``(c + 1) * multiplier - 1`` see input channel ``c``.
+    bias, stride, padding, dilation, padding_mode, data_format
+        As in `conv2d`.
+    activation, residual, algorithm, out, num_threads
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray
+        With ``C * multiplier`` channels.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> x = np.ones((1, 3, 5, 5), np.float32)
+    >>> pyconv.depthwise_conv2d(x, np.ones((6, 1, 3, 3), np.float32)).shape
+    (1, 6, 3, 3)
+    """
+    return _depthwise(
+        x,
+        weight,
+        bias,
+        (stride, padding, dilation),
+        (padding_mode, data_format, activation, algorithm),
+        residual,
+        out,
+        num_threads,
+    )
+
+
+def _depthwise(
+    x: object,
+    weight: object,
+    bias: object,
+    window: tuple[object, object, object],
+    options: tuple[object, object, object, object],
+    residual: object,
+    out: object,
+    num_threads: object,
+    prefix: str = "",
+) -> Array:
+    x = validate.float_array("x", x)
+    (weight,) = validate.weights(weight, 1, 2, prefix + "weight")
+    groups = validate.depthwise_groups(x, weight, options[1], prefix + "weight")
+    spec = Spec(2, *window, groups, *options)
+    return convolve(spec, x, weight, bias, residual, out, num_threads, prefix)
+
+
+def pointwise_conv2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    data_format: str = "channels_first",
+    activation: Activation = None,
+    residual: Any = None,
+    algorithm: str = "auto",
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array:
+    """Pointwise (1x1) convolution: a linear map of the channels at every pixel.
+
+    Parameters
+    ----------
+    x : array, float32 or float64
+        As in `conv2d`, with ``C`` channels.
+    weight : array
+        ``(C_out, C)`` or ``(C_out, C, 1, 1)``.
+    bias, data_format, activation, residual, algorithm, out, num_threads
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray
+        With ``C_out`` channels and the spatial shape of `x`.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> x = np.ones((1, 3, 2, 2), np.float32)
+    >>> pyconv.pointwise_conv2d(x, np.ones((1, 3), np.float32))[0, 0, 0]
+    array([3., 3.], dtype=float32)
+    """
+    weight = validate.pointwise_weight("weight", weight)
+    spec = Spec(2, 1, 0, 1, 1, "zeros", data_format, activation, algorithm)
+    return convolve(spec, x, weight, bias, residual, out, num_threads)
+
+
+def separable_conv2d(
+    x: Any,
+    depthwise_weight: Any,
+    pointwise_weight: Any,
+    depthwise_bias: Any = None,
+    pointwise_bias: Any = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    *,
+    depthwise_activation: Activation = None,
+    activation: Activation = None,
+    padding_mode: str = "zeros",
+    data_format: str = "channels_first",
+    residual: Any = None,
+    algorithm: str = "auto",
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array:
+    """Depthwise-separable convolution: `depthwise_conv2d`, then `pointwise_conv2d`.
+
+    Parameters
+    ----------
+    x : array, float32 or float64
+        As in `conv2d`, with ``C`` channels.
+    depthwise_weight : array
+        ``(C * multiplier, 1, kernel_height, kernel_width)``.
+    pointwise_weight : array
+        ``(C_out, C * multiplier)`` or ``(C_out, C * multiplier, 1, 1)``.
+    depthwise_bias, pointwise_bias : array, optional
+        ``(C * multiplier,)`` and ``(C_out,)``.
+    stride, padding, dilation, padding_mode
+        Of the depthwise part, as in `conv2d`.
+    depthwise_activation, activation
+        After the depthwise and after the pointwise part, as in `conv2d`.
+    data_format, residual, algorithm, out, num_threads
+        As in `conv2d`; `residual` is added to the pointwise part.
+
+    Returns
+    -------
+    ndarray
+        With ``C_out`` channels.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> x = np.ones((1, 3, 5, 5), np.float32)
+    >>> depthwise, pointwise = np.ones((3, 1, 3, 3), np.float32), np.ones((8, 3), np.float32)
+    >>> pyconv.separable_conv2d(x, depthwise, pointwise, padding=1).shape
+    (1, 8, 5, 5)
+    """
+    x = validate.float_array("x", x)
+    if out is not None:
+        validate.apart(out, [x])
+    between = _depthwise(
+        x,
+        depthwise_weight,
+        depthwise_bias,
+        (stride, padding, dilation),
+        (padding_mode, data_format, depthwise_activation, algorithm),
+        None,
+        None,
+        num_threads,
+        "depthwise_",
+    )
+    weight = validate.pointwise_weight("pointwise_weight", pointwise_weight)
+    spec = Spec(2, 1, 0, 1, 1, "zeros", data_format, activation, algorithm)
+    return convolve(
+        spec, between, weight, pointwise_bias, residual, out, num_threads, "pointwise_"
+    )
