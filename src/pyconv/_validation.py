@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsFloat, SupportsIndex, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -47,11 +47,18 @@ def integer(name: str, value: object, minimum: int) -> int:
     return number
 
 
+def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether a value is several values: a list, tuple or array, but no text and no 0-d array."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+
+
 def ints(name: str, value: object, rank: int, minimum: int) -> tuple[int, ...]:
     """One int per spatial axis, from one int or a sequence of `rank` ints."""
     if type(value) is int:
         return (value if 0 < value <= MAX_SIZE else integer(name, value, minimum),) * rank
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+    if not _is_sequence(value):
         return (integer(name, value, minimum),) * rank
     if len(value) != rank:
         raise ValueError(
@@ -68,7 +75,7 @@ def padding(value: object, rank: int) -> str | tuple[tuple[int, int], ...]:
         return ((number, number),) * rank
     if isinstance(value, str):
         return choice("padding", value, PADDING_NAMES)
-    if not isinstance(value, (Sequence, np.ndarray)):
+    if not _is_sequence(value):
         number = integer("padding", value, 0)
         return ((number, number),) * rank
     if len(value) != rank:
@@ -78,7 +85,7 @@ def padding(value: object, rank: int) -> str | tuple[tuple[int, int], ...]:
         )
     pairs = []
     for item in value:
-        if isinstance(item, (Sequence, np.ndarray)) and not isinstance(item, str):
+        if _is_sequence(item):
             if len(item) != 2:
                 raise ValueError(f"padding: got {item!r} for an axis, expected (before, after)")
             pairs.append((integer("padding", item[0], 0), integer("padding", item[1], 0)))
@@ -116,16 +123,22 @@ def activation(name: str, value: object) -> tuple[str, float, float]:
         kind, *parameters = value
         wanted = {"leaky_relu": 1, "clip": 2}.get(kind) if isinstance(kind, str) else None
         if wanted == len(parameters):
-            try:
-                numbers = [float(parameter) for parameter in parameters]
-            except (TypeError, ValueError):
-                raise TypeError(f"{name}: got {value!r}, expected numbers after {kind!r}") from None
+            numbers = [_real(name, value, parameter) for parameter in parameters]
             if any(map(math.isnan, numbers)) or (wanted == 2 and numbers[0] > numbers[1]):
                 raise ValueError(f"{name}: got {value!r}, expected numbers with low <= high")
             return (kind, numbers[0], numbers[1] if wanted == 2 else 0.0)
     else:
         raise TypeError(f"{name}: got {value!r} ({type(value).__name__}), expected {ACTIVATIONS}")
     raise ValueError(f"{name}: got {value!r}, expected {ACTIVATIONS}")
+
+
+def _real(name: str, value: object, parameter: object) -> float:
+    if isinstance(parameter, (bool, str)) or not isinstance(parameter, (SupportsFloat, int)):
+        raise TypeError(f"{name}: got {value!r}, expected a number in place of {parameter!r}")
+    try:
+        return float(parameter)
+    except OverflowError:
+        raise ValueError(f"{name}: got an int beyond float64, expected a float") from None
 
 
 def thread_count(name: str, value: object) -> int:
@@ -138,7 +151,7 @@ def thread_count(name: str, value: object) -> int:
 
 def receptive_field_layer(layer: object) -> tuple[int, int, int]:
     """One (kernel, stride, dilation) triple."""
-    if not isinstance(layer, Sequence) or isinstance(layer, str) or len(layer) != 3:
+    if not _is_sequence(layer) or len(layer) != 3:
         raise ValueError(f"layers: got {layer!r}, expected (kernel, stride, dilation) triples")
     kernel, stride, dilation = layer
     return (
@@ -155,11 +168,11 @@ def groups(value: object) -> int | tuple[tuple[int, int], ...]:
     """A number of groups, or (in_channels, out_channels) of every group."""
     if type(value) is int and 0 < value <= MAX_SIZE:
         return value
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+    if not _is_sequence(value):
         return integer("groups", value, 1)
     pairs = []
     for pair in value:
-        if isinstance(pair, str) or not isinstance(pair, (Sequence, np.ndarray)) or len(pair) != 2:
+        if not _is_sequence(pair) or len(pair) != 2:
             raise ValueError(
                 f"groups: got {pair!r} in {value!r}, expected an int or (in_channels, "
                 "out_channels) pairs"
@@ -254,6 +267,25 @@ def dtype_name(array: Array) -> str:
     return _FLOATS[array.dtype]
 
 
+def generator(value: object) -> np.random.Generator:
+    """The random generator that a seed stands for."""
+    try:
+        return np.random.default_rng(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"rng: got {value!r}, expected None, a seed or a numpy.random.Generator"
+        ) from error
+
+
+def torch_rank(module: Any, rank: int, layer: str) -> None:
+    """A torch module must have the layer's number of spatial axes."""
+    if len(module.kernel_size) != rank:
+        raise ValueError(
+            f"torch_module: got {type(module).__name__} with kernel_size {module.kernel_size}, "
+            f"expected {rank} kernel axes for {layer}"
+        )
+
+
 def layer_dtype(value: npt.DTypeLike) -> np.dtype[Any]:
     """The dtype of a layer."""
     try:
@@ -304,9 +336,8 @@ def weights(
     return arrays
 
 
-def depthwise_groups(x: Array, weight: Array, data_format: object, name: str) -> int:
+def depthwise_groups(x: Array, weight: Array, data_format: str, name: str) -> int:
     """Number of channels of `x`, of which `weight` must have a multiple."""
-    choice("data_format", data_format, DATA_FORMATS)
     axis = -3 if data_format == "channels_first" else -1
     channels: int = x.shape[axis] if x.ndim >= 3 else 0
     if channels < 1:
@@ -350,7 +381,7 @@ def layer_input(x: Array, dtype: np.dtype[Any]) -> None:
         )
 
 
-def separable_parts(depthwise: Array, pointwise: Array, channels: int) -> None:
+def separable_parts(depthwise: Array, pointwise: Array) -> None:
     """The parts of a separable block must follow each other."""
     if depthwise.shape[1] != 1:
         raise ValueError(
@@ -425,12 +456,15 @@ def residual(value: object, shape: tuple[int, ...], like: Array) -> Array:
     return array
 
 
-def out(value: object, shape: tuple[int, ...], like: Array, inputs: Sequence[Array]) -> Array:
+def out(
+    value: object, shape: tuple[int, ...], like: Array, inputs: Sequence[Array | None]
+) -> Array:
     """An array to write the result to: never a copy, never memory of an input."""
-    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"out: got {type(value).__name__}, expected a numpy.ndarray")
+    value = apart(value, inputs)
     if value.shape != shape:
         raise ValueError(f"out: got shape {value.shape}, expected {shape}")
+    if value.dtype not in _FLOATS:
+        raise TypeError(_dtype_message("out", value.dtype))
     same_dtype("out", value, like)
     if not value.flags.writeable:
         raise ValueError("out: got a read-only array, expected a writeable one")
@@ -441,22 +475,25 @@ def out(value: object, shape: tuple[int, ...], like: Array, inputs: Sequence[Arr
             f"out: got strides {value.strides} for shape {value.shape}, in which elements share "
             "memory, expected every element at its own address"
         )
-    apart(value, inputs)
     return value
 
 
-def apart(value: Array, inputs: Sequence[Array]) -> None:
-    """Reject an `out` that shares memory with an input."""
+def apart(value: object, inputs: Sequence[Array | None]) -> Array:
+    """Reject an `out` that is no array, or shares memory with an input."""
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"out: got {type(value).__name__}, expected a numpy.ndarray")
     for array in inputs:
-        if _overlap(value, array):
+        if array is not None and _overlap(value, array):
             raise ValueError("out: got memory that an input uses, expected no overlap")
+    return value
 
 
 def _overlap(a: Array, b: Array) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=1000)
+        # The stub knows two values of max_work only.
+        return np.shares_memory(a, b, max_work=1000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 
@@ -498,31 +535,32 @@ def conv_geometry(
     groups: int | tuple[tuple[int, int], ...],
     padding_mode: str,
     data_format: str,
+    names: tuple[str, str] = ("x", "weight"),
 ) -> Geometry:
-    """Check that shapes fit each other, and compute the output's."""
-    choice("data_format", data_format, DATA_FORMATS)
-    choice("padding_mode", padding_mode, PADDING_MODES)
+    """Check that shapes fit each other, and compute the output's. `names` are those in messages."""
+    x_name, weight_name = names
     rank = len(stride)
     kernel = weight_shapes[0][2:]
     if len(x_shape) not in (rank + 1, rank + 2):
         raise ValueError(
-            f"x: got shape {x_shape}, expected {rank + 2} axes, or {rank + 1} without the batch"
+            f"{x_name}: got shape {x_shape}, expected {rank + 2} axes, or {rank + 1} without the "
+            "batch"
         )
     batched = len(x_shape) == rank + 2
     if data_format == "channels_first":
         channels, spatial = x_shape[-rank - 1], x_shape[-rank:]
     else:
         channels, spatial = x_shape[-1], x_shape[-rank - 1 : -1]
-    group_pairs = fit_groups(f"x: got shape {x_shape}", channels, weight_shapes, groups)
+    group_pairs = fit_groups(f"{x_name}: got shape {x_shape}", channels, weight_shapes, groups)
     out_channels = sum(pair[1] for pair in group_pairs)
     for length in kernel:
         if length < 1:
             raise ValueError(
-                f"weight: got shape {weight_shapes[0]}, expected a kernel of at least 1 along "
-                "every axis"
+                f"{weight_name}: got shape {weight_shapes[0]}, expected a kernel of at least 1 "
+                "along every axis"
             )
     axes = tuple(
-        _fit_axis(axis, spatial, kernel, stride, padding, dilation, padding_mode)
+        _fit_axis(axis, spatial, kernel, stride, padding, dilation, padding_mode, weight_name)
         for axis in range(rank)
     )
     out_spatial = tuple(axis[1] for axis in axes)
@@ -570,7 +608,8 @@ def geometry_from_shapes(
         ints("dilation", dilation, rank, minimum=1),
         integer("groups", group_count, 1),
         "zeros",
-        data_format,
+        choice("data_format", data_format, DATA_FORMATS),
+        ("input_shape", "weight_shape"),
     )
 
 
@@ -597,7 +636,10 @@ def fit_groups(
     for index, (shape, (n_in, n_out)) in enumerate(zip(weight_shapes, groups, strict=True)):
         expected = (n_out, n_in, *weight_shapes[0][2:])
         if shape != expected:
-            raise ValueError(f"weight: got shape {shape} for group {index}, expected {expected}")
+            raise ValueError(
+                f"weight: got shape {shape} for group {index}, expected {expected} because "
+                f"groups[{index}] is {(n_in, n_out)}"
+            )
     total = sum(pair[0] for pair in groups)
     if channels != total:
         raise ValueError(
@@ -614,6 +656,7 @@ def _fit_axis(
     padding: str | tuple[tuple[int, int], ...],
     dilation: tuple[int, ...],
     mode: str,
+    weight_name: str,
 ) -> tuple[int, int, int, int, int, int]:
     length, taps, step, gap = spatial[axis], kernel[axis], stride[axis], dilation[axis]
     window = gap * (taps - 1) + 1
@@ -632,9 +675,9 @@ def _fit_axis(
         return (length, -(-length // step), taps, step, gap, before)
     if padded < window:
         raise ValueError(
-            f"weight: got kernel size {kernel}, which dilation {dilation} makes {window} long on "
-            f"axis {axis}, expected at most {padded}, the padded input size (input {spatial}, "
-            f"padding {padding})"
+            f"{weight_name}: got kernel size {kernel}, which dilation {dilation} makes {window} "
+            f"long on axis {axis}, expected at most {padded}, the padded input size (input "
+            f"{spatial}, padding {padding})"
         )
     return (length, (padded - window) // step + 1, taps, step, gap, before)
 
@@ -668,11 +711,12 @@ def _fit_memory(
 ) -> None:
     # 8 bytes an element; weights are padded to at most 16 outputs more.
     if math.prod(output_shape) * 8 > MAX_SIZE:
-        raise ValueError(f"x: got shapes whose output would be {output_shape}, more than 2**63 bytes")
+        raise ValueError(
+            f"x: got shapes whose output would be {output_shape}, more than 2**63 bytes"
+        )
     packed = sum((shape[0] + 16) * max(math.prod(shape[1:]), 1) for shape in weight_shapes)
     if macs > MAX_SIZE or packed * 8 > MAX_SIZE:
         raise ValueError(
             f"weight: got shapes {_listed([str(shape) for shape in weight_shapes])}, expected "
             "fewer than 2**63 multiply-accumulates and bytes"
         )
-

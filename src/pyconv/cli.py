@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in EXTRA_MODULES:
             raise
-        return _fail(
-            f"pyconv {arguments.command} needs {error.name}: pip install 'pyconv[cli]'"
-        )
+        missing = " and ".join(name for name in EXTRA_MODULES if find_spec(name) is None)
+        return _fail(f"pyconv {arguments.command} needs {missing}: pip install 'pyconv[cli]'")
     except (ValueError, TypeError, MemoryError) as error:
         return _fail(f"pyconv {arguments.command}: {error}")
     return 0

@@ -46,11 +46,8 @@ def conv_params(
     >>> pyconv.conv_params(3, 64, 7, bias=False)
     9408
     """
-    kernel = (
-        validate.ints("kernel_size", kernel_size, 2, minimum=1)
-        if isinstance(kernel_size, int)
-        else validate.ints("kernel_size", kernel_size, len(kernel_size), minimum=1)
-    )
+    rank = len(kernel_size) if isinstance(kernel_size, Sequence) else 2
+    kernel = validate.ints("kernel_size", kernel_size, rank, minimum=1)
     in_channels, out_channels, groups = validate.layer_channels(in_channels, out_channels, groups)
     weights = math.prod(kernel) * in_channels * out_channels // groups
     return weights + (out_channels if bias else 0)

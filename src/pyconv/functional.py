@@ -20,6 +20,8 @@ __all__ = [
     "separable_conv2d",
 ]
 
+ALGORITHM_CHOICES = ("auto", *_core.algorithms())
+
 
 class Spec:
     """What a convolution does apart from its arrays, normalised and hashable.
@@ -36,10 +38,10 @@ class Spec:
         padding: object,
         dilation: object,
         groups: object,
-        padding_mode: object,
-        data_format: object,
+        padding_mode: str,
+        data_format: str,
         activation: object,
-        algorithm: object,
+        algorithm: str,
     ) -> None:
         self.rank = rank
         self.key = (
@@ -47,10 +49,10 @@ class Spec:
             validate.padding(padding, rank),
             validate.ints("dilation", dilation, rank, minimum=1),
             validate.groups(groups),
-            padding_mode,
-            data_format,
+            validate.choice("padding_mode", padding_mode, validate.PADDING_MODES),
+            validate.choice("data_format", data_format, validate.DATA_FORMATS),
             validate.activation("activation", activation),
-            algorithm,
+            validate.choice("algorithm", algorithm, ALGORITHM_CHOICES),
         )
         self._hash = hash(self.key)
 
@@ -91,7 +93,6 @@ def plan_for(
     geometry = validate.conv_geometry(
         x_shape, weight_shapes, stride, padding, dilation, groups, padding_mode, data_format
     )
-    validate.choice("algorithm", algorithm, ("auto", *_core.algorithms()))
     plan = _core.Plan(
         dtype=dtype,
         channels_last=data_format == "channels_last",
@@ -111,17 +112,16 @@ def execute(
     packed: _core.PackedWeights,
     x: Array,
     bias: Array | None,
-    residual: object,
-    out: object,
+    residual: Any,
+    out: Any,
     num_threads: object,
     weights: Sequence[Array] = (),
 ) -> Array:
-    """Run a plan on arrays of its shapes. `weights` are there to be checked for overlap with out."""
+    """Run a plan on arrays of its shapes. `weights` are only checked for overlap with `out`."""
     if residual is not None:
         residual = validate.residual(residual, geometry.output_shape, x)
     if out is not None:
-        inputs = [a for a in (x, *weights, bias, residual) if a is not None]
-        out = validate.out(out, geometry.output_shape, x, inputs)
+        out = validate.out(out, geometry.output_shape, x, (x, *weights, bias, residual))
     return plan.run(x, packed, bias, residual, out, resolve_num_threads(num_threads))
 
 
@@ -143,9 +143,7 @@ def convolve(
         x.shape, tuple(array.shape for array in weights), validate.dtype_name(x), spec
     )
     bias = validate.bias(bias, geometry.out_channels, x, prefix + "bias")
-    return execute(
-        plan, geometry, plan.pack(weights), x, bias, residual, out, num_threads, weights
-    )
+    return execute(plan, geometry, plan.pack(weights), x, bias, residual, out, num_threads, weights)
 
 
 def conv2d(
@@ -167,15 +165,15 @@ def conv2d(
 ) -> Array:
     """Two-dimensional convolution (cross-correlation, as in torch and ONNX).
 
-    ``y[n, o, i, j] = activation(sum(weight[o, c, p, q] * x[n, c, i * stride + p * dilation - before,
-    j * stride + q * dilation - before]) + bias[o] + residual[n, o, i, j])``, the sum over the
-    channels ``c`` of o's group and the kernel ``p, q``.
+    ``y[n, o, i, j] = activation(sum(weight[o, c, p, q] * x[n, c, i * stride + p * dilation -
+    before, j * stride + q * dilation - before]) + bias[o] + residual[n, o, i, j])``, the sum over
+    the channels ``c`` of o's group and the kernel ``p, q``.
 
     Parameters
     ----------
     x : array, float32 or float64
-        ``(N, C, H, W)``, or ``(N, H, W, C)`` with ``data_format="channels_last"``; without ``N`` the
-        result has none either. Any strides.
+        ``(N, C, H, W)``, or ``(N, H, W, C)`` with ``data_format="channels_last"``; without ``N``
+        the result has none either. Any strides.
     weight : array, or a sequence of arrays with uneven groups
         ``(C_out, C / groups, kernel_height, kernel_width)`` in both data formats.
     bias : array, optional
@@ -186,8 +184,8 @@ def conv2d(
         ``"valid"`` is none; ``"same"`` gives an output of length ``ceil(in / stride)`` with the odd
         element after (ONNX SAME_UPPER, TensorFlow), ``"same_lower"`` with the odd element before.
     groups : int, or a sequence of (in_channels, out_channels) pairs
-        Channels are cut into this many groups that do not see each other. With pairs, the groups are
-        uneven and `weight` is a sequence of one ``(out_i, in_i, *kernel)`` array each.
+        Channels are cut into this many groups that do not see each other. With pairs, the groups
+        are uneven and `weight` is a sequence of one ``(out_i, in_i, *kernel)`` array each.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
         What stands where padding is.
     data_format : {"channels_first", "channels_last"}
@@ -308,8 +306,8 @@ def conv3d(
     Parameters
     ----------
     x : array, float32 or float64
-        ``(N, C, D, H, W)``, or ``(N, D, H, W, C)`` with ``data_format="channels_last"``; ``N`` may be
-        absent.
+        ``(N, C, D, H, W)``, or ``(N, D, H, W, C)`` with ``data_format="channels_last"``; ``N`` may
+        be absent.
     weight : array
         ``(C_out, C / groups, kernel_depth, kernel_height, kernel_width)``.
     bias, stride, padding, dilation, groups, padding_mode, data_format
@@ -387,12 +385,15 @@ def depthwise_conv2d(
     >>> pyconv.depthwise_conv2d(x, np.ones((6, 1, 3, 3), np.float32)).shape
     (1, 6, 3, 3)
     """
+    x = validate.float_array("x", x)
+    (weight,) = validate.weights(weight, 1, 2)
     return _depthwise(
         x,
         weight,
         bias,
         (stride, padding, dilation),
-        (padding_mode, data_format, activation, algorithm),
+        (padding_mode, data_format, algorithm),
+        activation,
         residual,
         out,
         num_threads,
@@ -400,20 +401,20 @@ def depthwise_conv2d(
 
 
 def _depthwise(
-    x: object,
-    weight: object,
+    x: Array,
+    weight: Array,
     bias: object,
     window: tuple[object, object, object],
-    options: tuple[object, object, object, object],
-    residual: object,
-    out: object,
-    num_threads: object,
+    options: tuple[str, str, str],
+    activation: object,
+    residual: object = None,
+    out: object = None,
+    num_threads: object = None,
     prefix: str = "",
 ) -> Array:
-    x = validate.float_array("x", x)
-    (weight,) = validate.weights(weight, 1, 2, prefix + "weight")
-    groups = validate.depthwise_groups(x, weight, options[1], prefix + "weight")
-    spec = Spec(2, *window, groups, *options)
+    padding_mode, data_format, algorithm = options
+    groups = validate.depthwise_groups(x, weight, data_format, prefix + "weight")
+    spec = Spec(2, *window, groups, padding_mode, data_format, activation, algorithm)
     return convolve(spec, x, weight, bias, residual, out, num_threads, prefix)
 
 
@@ -519,21 +520,24 @@ def separable_conv2d(
     (1, 8, 5, 5)
     """
     x = validate.float_array("x", x)
+    (depthwise,) = validate.weights(depthwise_weight, 1, 2, "depthwise_weight")
+    pointwise = validate.pointwise_weight("pointwise_weight", pointwise_weight)
+    validate.separable_parts(depthwise, pointwise)
+    if depthwise_bias is not None:
+        depthwise_bias = validate.float_array("depthwise_bias", depthwise_bias)
     if out is not None:
-        validate.apart(out, [x])
+        validate.apart(out, [x, depthwise, depthwise_bias])
     between = _depthwise(
         x,
-        depthwise_weight,
+        depthwise,
         depthwise_bias,
         (stride, padding, dilation),
-        (padding_mode, data_format, depthwise_activation, algorithm),
-        None,
-        None,
-        num_threads,
-        "depthwise_",
+        (padding_mode, data_format, algorithm),
+        depthwise_activation,
+        prefix="depthwise_",
+        num_threads=num_threads,
     )
-    weight = validate.pointwise_weight("pointwise_weight", pointwise_weight)
     spec = Spec(2, 1, 0, 1, 1, "zeros", data_format, activation, algorithm)
     return convolve(
-        spec, between, weight, pointwise_bias, residual, out, num_threads, "pointwise_"
+        spec, between, pointwise, pointwise_bias, residual, out, num_threads, "pointwise_"
     )

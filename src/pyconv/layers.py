@@ -148,7 +148,7 @@ class _Conv(_Layer):
         kernel = validate.ints("kernel_size", kernel_size, self._rank, minimum=1)
         dtype = validate.layer_dtype(dtype)
         pairs = ((n_in // parsed, n_out),) if isinstance(parsed, int) else parsed
-        generator = np.random.default_rng(rng)
+        generator = validate.generator(rng)
 
         def uniform(shape: tuple[int, ...], fan_in: int) -> Array:
             bound = 1 / math.sqrt(fan_in)
@@ -220,10 +220,11 @@ class _Conv(_Layer):
             Anything with torch's attributes ``weight``, ``bias``, ``stride``, ``padding``,
             ``dilation``, ``groups`` and ``padding_mode``. pyconv does not import torch.
         batch_norm : optional
-            A ``torch.nn.BatchNorm*`` in evaluation mode that follows; it is folded into the weights.
+            A ``torch.nn.BatchNorm*`` in evaluation mode that follows, to fold into the weights.
         data_format, activation, algorithm
             As in the constructor.
         """
+        validate.torch_rank(torch_module, cls._rank, cls.__name__)
         weight, bias = _plain(torch_module.weight), _plain(torch_module.bias)
         if batch_norm is not None:
             weight, bias = fold_batch_norm(
@@ -265,10 +266,10 @@ class _Conv(_Layer):
             padding,
             dilation,
             groups,
-            validate.choice("padding_mode", padding_mode, validate.PADDING_MODES),
-            validate.choice("data_format", data_format, validate.DATA_FORMATS),
+            padding_mode,
+            data_format,
             activation,
-            validate.choice("algorithm", algorithm, ("auto", *_core.algorithms())),
+            algorithm,
         )
         pairs = spec.padding
         if not isinstance(pairs, str) and all(before == after for before, after in pairs):
@@ -307,7 +308,7 @@ class _Conv(_Layer):
 
     @property
     def weight(self) -> Any:
-        """The weights ``(C_out, C_in / groups, *kernel)``, read-only; a tuple with uneven groups."""
+        """``(C_out, C_in / groups, *kernel)``, read-only; a tuple of them with uneven groups."""
         arrays = self._weights.arrays
         return arrays[0] if isinstance(self.groups, int) else arrays
 
@@ -464,7 +465,35 @@ class _Conv(_Layer):
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-_PARAMETERS = """
+class Conv1d(_Conv):
+    """One-dimensional convolution layer.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        As in `Conv2d`, with one spatial axis.
+    dtype, data_format, activation, algorithm, rng
+        As in `Conv2d`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `Conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> conv = pyconv.Conv1d(4, 8, 3, padding=1)
+    >>> conv(np.zeros((1, 4, 10), np.float32)).shape
+    (1, 8, 10)
+    """
+
+    _rank = 1
+
+
+class Conv2d(_Conv):
+    """Two-dimensional convolution layer.
+
     Parameters
     ----------
     in_channels, out_channels : int
@@ -489,25 +518,7 @@ _PARAMETERS = """
         If `groups` does not divide both channel counts, or a value is out of range.
     TypeError
         If an argument is of the wrong type.
-"""
 
-
-class Conv1d(_Conv):
-    __doc__ = f"""One-dimensional convolution layer.
-{_PARAMETERS}
-    Examples
-    --------
-    >>> import numpy as np, pyconv
-    >>> conv = pyconv.Conv1d(4, 8, 3, padding=1)
-    >>> conv(np.zeros((1, 4, 10), np.float32)).shape
-    (1, 8, 10)
-    """
-    _rank = 1
-
-
-class Conv2d(_Conv):
-    __doc__ = f"""Two-dimensional convolution layer.
-{_PARAMETERS}
     Examples
     --------
     >>> import numpy as np, pyconv
@@ -517,12 +528,25 @@ class Conv2d(_Conv):
     >>> conv
     Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), activation=relu)
     """
+
     _rank = 2
 
 
 class Conv3d(_Conv):
-    __doc__ = f"""Three-dimensional convolution layer.
-{_PARAMETERS}
+    """Three-dimensional convolution layer.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        As in `Conv2d`, with three spatial axes.
+    dtype, data_format, activation, algorithm, rng
+        As in `Conv2d`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `Conv2d`.
+
     Examples
     --------
     >>> import numpy as np, pyconv
@@ -530,6 +554,7 @@ class Conv3d(_Conv):
     >>> conv(np.zeros((1, 2, 5, 5, 5), np.float32)).shape
     (1, 4, 3, 3, 3)
     """
+
     _rank = 3
 
 
@@ -595,7 +620,7 @@ class DepthwiseSeparableConv2d(_Layer):
     ) -> None:
         channels = validate.integer("in_channels", in_channels, 1)
         between = channels * validate.integer("multiplier", multiplier, 1)
-        generator = np.random.default_rng(rng)
+        generator = validate.generator(rng)
         depthwise = Conv2d(
             channels,
             between,
@@ -655,7 +680,9 @@ class DepthwiseSeparableConv2d(_Layer):
             ``(C * multiplier,)`` and ``(C_out,)``.
         in_channels : int, optional
             ``C``; by default the depthwise output channels, a multiplier of 1.
-        stride, padding, dilation, padding_mode, data_format, depthwise_activation, activation, algorithm
+        stride, padding, dilation, padding_mode, data_format
+            As in the constructor.
+        depthwise_activation, activation, algorithm
             As in the constructor.
         """
         (weight,) = validate.weights(depthwise_weight, 1, 2, "depthwise_weight")
@@ -679,7 +706,7 @@ class DepthwiseSeparableConv2d(_Layer):
             activation=activation,
             algorithm=algorithm,
         )
-        validate.separable_parts(depthwise.weight, pointwise.weight, channels)
+        validate.separable_parts(depthwise.weight, pointwise.weight)
         block = cls.__new__(cls)
         block._set(depthwise=depthwise, pointwise=pointwise)
         return block
@@ -724,8 +751,9 @@ def fold_batch_norm(
 ) -> tuple[Array, Array]:
     """Fold a batch normalisation that follows a convolution into the convolution's weights.
 
-    With ``scale = gamma / sqrt(var + eps)``: ``weight * scale`` and ``(bias - mean) * scale + beta``
-    (Ioffe, Szegedy 2015, Batch normalization), computed in float64.
+    With ``scale = gamma / sqrt(var + eps)`` these are ``weight * scale`` and
+    ``(bias - mean) * scale + beta``, computed in float64 (Ioffe, Szegedy 2015, Batch
+    normalization).
 
     Parameters
     ----------
@@ -759,8 +787,9 @@ def fold_batch_norm(
     (2.0, -1.0)
     """
     kernel = validate.float_array("weight", weight)
-    per_channel = validate.batch_norm_arrays(kernel, bias=bias, mean=mean, var=var, gamma=gamma,
-                                             beta=beta)
+    per_channel = validate.batch_norm_arrays(
+        kernel, bias=bias, mean=mean, var=var, gamma=gamma, beta=beta
+    )
     wide = {name: array.astype(np.float64) for name, array in per_channel.items()}
     scale = wide["gamma"] / np.sqrt(wide["var"] + eps)
     folded_bias = (wide["bias"] - wide["mean"]) * scale + wide["beta"]

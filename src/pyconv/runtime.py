@@ -40,7 +40,7 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 def _detect_threads() -> tuple[int, str]:
-    """The least of CPU affinity, the cgroup's quota and OMP_NUM_THREADS, and which of them it is."""
+    """The least of CPU affinity, the cgroup's quota and OMP_NUM_THREADS, and which it is."""
     found = [(len(os.sched_getaffinity(0)), "CPU affinity")]
     quota = _cgroup_quota()
     if quota is not None:
@@ -97,8 +97,8 @@ def get_num_threads() -> int:
     """Number of threads that a call uses at most when it is not told.
 
     The first that was given of: the `num_threads` context, `set_num_threads`, the environment
-    variable ``PYCONV_NUM_THREADS``, and detection: the least of CPU affinity, the cgroup's quota and
-    ``OMP_NUM_THREADS``.
+    variable ``PYCONV_NUM_THREADS``, and detection: the least of CPU affinity, the cgroup's quota
+    and ``OMP_NUM_THREADS``.
 
     Examples
     --------

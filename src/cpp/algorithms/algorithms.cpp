@@ -23,8 +23,8 @@ std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorith
     const std::string refusal = candidate.refuses(problem);
     if (refusal.empty()) return candidate.plan(std::move(problem));
     if (algorithm != "auto") {
-      throw std::invalid_argument("algorithm: " + algorithm + " cannot serve this problem: " +
-                                  refusal);
+      throw std::invalid_argument("algorithm: " + algorithm +
+                                  " cannot serve this problem: " + refusal);
     }
   }
   throw std::invalid_argument("algorithm: unknown name " + algorithm);

@@ -14,16 +14,16 @@ namespace pyconv {
 // Calls visit(k, offset) for every weight of one output channel in accumulation order (types.hpp);
 // `offset` is where it stands relative to the channel's first weight.
 template <class Visit>
-void for_each_weight(const ConvProblem& problem, const WeightView& view,
-                     std::int64_t in_channels, const Visit& visit) {
+void for_each_weight(const ConvProblem& problem, const WeightView& view, std::int64_t in_channels,
+                     const Visit& visit) {
   std::int64_t k = 0;
   for (std::int64_t block = 0; block < in_channels; block += kChannelBlock) {
     const std::int64_t block_end = std::min(block + kChannelBlock, in_channels);
     for (std::int64_t d = 0; d < problem.axes[0].kernel; ++d) {
       for (std::int64_t h = 0; h < problem.axes[1].kernel; ++h) {
         for (std::int64_t w = 0; w < problem.axes[2].kernel; ++w) {
-          const std::int64_t tap = d * view.axis_stride[0] + h * view.axis_stride[1] +
-                                   w * view.axis_stride[2];
+          const std::int64_t tap =
+              d * view.axis_stride[0] + h * view.axis_stride[1] + w * view.axis_stride[2];
           for (std::int64_t channel = block; channel < block_end; ++channel) {
             visit(k++, tap + channel * view.in_stride);
           }

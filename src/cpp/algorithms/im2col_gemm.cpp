@@ -40,16 +40,16 @@ class Im2colGemmPlan final : public Plan {
     std::int64_t most_out = 0;
     for (const Group& group : p.groups) most_out = std::max(most_out, group.out_channels);
     // A vector of lanes that is less than half full wastes more than strided access costs.
-    lanes_are_channels_ = p.channels_last ? 2 * most_out >= table_.lanes
-                                          : 2 * p.out_pixels() < table_.lanes &&
-                                                most_out > p.out_pixels();
+    lanes_are_channels_ = p.channels_last
+                              ? 2 * most_out >= table_.lanes
+                              : 2 * p.out_pixels() < table_.lanes && most_out > p.out_pixels();
     std::int64_t packed = 0;
     for (const Group& group : p.groups) {
       GroupPlan plan;
-      plan.weight_parts = lanes_are_channels_
-                              ? Split::by_limit(ceil_div(group.out_channels, table_.lanes),
-                                                table_.tile_vectors)
-                              : Split::by_limit(group.out_channels, table_.tile_rows);
+      plan.weight_parts =
+          lanes_are_channels_
+              ? Split::by_limit(ceil_div(group.out_channels, table_.lanes), table_.tile_vectors)
+              : Split::by_limit(group.out_channels, table_.tile_rows);
       plan.depth = group.in_channels * p.taps();
       plan.packed_offset = packed;
       packed += round_to_lanes(group.out_channels) * plan.depth;
@@ -205,9 +205,8 @@ class Im2colGemmPlan final : public Plan {
     // Pixels per task: as many as the budgets hold, so that weights are read seldom.
     const std::int64_t depth =
         lanes_are_channels_ ? kRowStride : std::max<std::int64_t>(1, panel_depth());
-    const std::int64_t most_pixels =
-        std::min({kPanelBytes / element / depth, kSumsBytes / element / most_channels,
-                  kLargestPixelBlock});
+    const std::int64_t most_pixels = std::min(
+        {kPanelBytes / element / depth, kSumsBytes / element / most_channels, kLargestPixelBlock});
     const bool whole_tiles = pixels >= 4 * threads * tile_pixels;
     const std::int64_t grain = lanes_are_channels_ ? 1 : table_.lanes;
     blocks.pixel_quantum = whole_tiles ? tile_pixels : grain;
@@ -230,8 +229,8 @@ class Im2colGemmPlan final : public Plan {
         for (std::size_t g = 0; g < groups_.size(); ++g) {
           Split& split = blocks.channel_blocks[g];
           const std::int64_t parts = groups_[g].weight_parts.count();
-          split = Split::by_count(
-              parts, std::min(parts, ceil_div(split.count(), threads) * threads));
+          split =
+              Split::by_count(parts, std::min(parts, ceil_div(split.count(), threads) * threads));
         }
       }
     }
@@ -241,9 +240,9 @@ class Im2colGemmPlan final : public Plan {
     for (std::size_t g = 0; g < groups_.size(); ++g) {
       blocks.task_begin.push_back(blocks.tasks_per_pixel_block);
       blocks.tasks_per_pixel_block += blocks.channel_blocks[g].count();
-      blocks.largest_channels = std::max(
-          blocks.largest_channels, blocks.channel_blocks[g].largest() *
-                                       channels_of(groups_[g].weight_parts.largest()));
+      blocks.largest_channels =
+          std::max(blocks.largest_channels, blocks.channel_blocks[g].largest() *
+                                                channels_of(groups_[g].weight_parts.largest()));
     }
     return blocks;
   }
@@ -283,8 +282,8 @@ class Im2colGemmPlan final : public Plan {
     const Group& group = p.groups[task.group];
     const GroupPlan& plan = groups_[task.group];
     const std::int64_t begin = blocks.pixels.begin(task.pixel_block) * blocks.pixel_quantum;
-    const std::int64_t end = std::min(
-        blocks.pixels.end(task.pixel_block) * blocks.pixel_quantum, p.out_pixels());
+    const std::int64_t end =
+        std::min(blocks.pixels.end(task.pixel_block) * blocks.pixel_quantum, p.out_pixels());
     const Split& channel_blocks = blocks.channel_blocks[task.group];
     const std::int64_t part_begin = channel_blocks.begin(task.channel_block);
     const std::int64_t part_end = channel_blocks.end(task.channel_block);
@@ -387,11 +386,11 @@ class Im2colGemmPlan final : public Plan {
            strides.axis[0] == height * strides.axis[1];
   }
 
-  // Sends the sums of pixels [begin, end) through the epilogue to the output, run by run, or at once
-  // where the output's pixels have one stride.
+  // Sends the sums of pixels [begin, end) through the epilogue to the output, run by run, or at
+  // once where the output's pixels have one stride.
   void finish(const ConvArrays& arrays, const Task& task, std::int64_t channel,
-              std::int64_t channels, std::int64_t begin, std::int64_t end,
-              std::int64_t sums_stride, const Scratch& scratch) const {
+              std::int64_t channels, std::int64_t begin, std::int64_t end, std::int64_t sums_stride,
+              const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const std::int64_t width = p.axes[2].out;
     const bool flat =

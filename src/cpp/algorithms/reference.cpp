@@ -48,14 +48,13 @@ class ReferencePlan final : public Plan {
     const T* group_weights = static_cast<const T*>(arrays.packed_weights);
     for (const Group& group : p.groups) {
       const T* weights = group_weights;
-      parallel_for(p.batch * group.out_channels * rows, threads,
-                   [&](std::int64_t task, int) {
-                     const std::int64_t row = task % rows;
-                     const std::int64_t out = task / rows % group.out_channels;
-                     const std::int64_t image = task / rows / group.out_channels;
-                     run_row(arrays, group, weights + out * weights_of(group) / group.out_channels,
-                             image, out, row / p.axes[1].out, row % p.axes[1].out);
-                   });
+      parallel_for(p.batch * group.out_channels * rows, threads, [&](std::int64_t task, int) {
+        const std::int64_t row = task % rows;
+        const std::int64_t out = task / rows % group.out_channels;
+        const std::int64_t image = task / rows / group.out_channels;
+        run_row(arrays, group, weights + out * weights_of(group) / group.out_channels, image, out,
+                row / p.axes[1].out, row % p.axes[1].out);
+      });
       group_weights += weights_of(group);
     }
   }
@@ -106,8 +105,9 @@ class ReferencePlan final : public Plan {
     const ConvProblem& p = problem();
     const auto source = [&](int axis, std::int64_t tap) {
       const Axis& a = p.axes[static_cast<std::size_t>(axis)];
-      return padded_index(at[static_cast<std::size_t>(axis)] * a.stride + tap * a.dilation - a.pad_before, a.in,
-                          p.padding_mode);
+      return padded_index(
+          at[static_cast<std::size_t>(axis)] * a.stride + tap * a.dilation - a.pad_before, a.in,
+          p.padding_mode);
     };
     T sum = 0;
     for (std::int64_t block = 0; block < channels; block += kChannelBlock) {

@@ -20,8 +20,8 @@ namespace py = pybind11;
 namespace pyconv {
 namespace {
 
-using AxisTuple = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
-                             std::int64_t>;
+using AxisTuple =
+    std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
 
 struct PackedWeights {
   std::string packing;
@@ -113,7 +113,8 @@ std::unique_ptr<PackedWeights> pack(const Plan& plan, const std::vector<py::arra
     view.out_stride = weight.strides(0) / size;
     view.in_stride = weight.strides(1) / size;
     for (int axis = 0; axis < problem.spatial_rank; ++axis) {
-      view.axis_stride[kSpatialAxes - problem.spatial_rank + axis] = weight.strides(2 + axis) / size;
+      view.axis_stride[kSpatialAxes - problem.spatial_rank + axis] =
+          weight.strides(2 + axis) / size;
     }
     view.data = static_cast<const std::byte*>(weight.data()) +
                 (weights.size() == 1 ? first_out * weight.strides(0) : 0);

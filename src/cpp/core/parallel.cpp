@@ -26,8 +26,8 @@ void run_team(int threads, void (*work)(const void*, int), const void* context) 
   }
   std::exception_ptr failure;
   // libgomp ends the process when it cannot start a thread, so nobody gets many more than there are
-  // processors. The team may be smaller still (OMP_THREAD_LIMIT, nested regions): every member takes
-  // each team-size-th share.
+  // processors. The team may be smaller still (OMP_THREAD_LIMIT, nested regions): every member
+  // takes each team-size-th share.
   const int members = std::min(threads, 4 * omp_get_num_procs());
 #pragma omp parallel num_threads(members)
   {

@@ -38,10 +38,20 @@ struct ExpConstants<double> {
   static constexpr double ln2_low = 1.90821492927058770002e-10;
   static constexpr double smallest = -746.0;
   static constexpr double largest = 710.0;
-  static constexpr double taylor[] = {
-      1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
-      1.0 / 40320,      1.0 / 5040,      1.0 / 720,      1.0 / 120,     1.0 / 24,
-      1.0 / 6,          1.0 / 2,         1.0,            1.0};
+  static constexpr double taylor[] = {1.0 / 6227020800,
+                                      1.0 / 479001600,
+                                      1.0 / 39916800,
+                                      1.0 / 3628800,
+                                      1.0 / 362880,
+                                      1.0 / 40320,
+                                      1.0 / 5040,
+                                      1.0 / 720,
+                                      1.0 / 120,
+                                      1.0 / 24,
+                                      1.0 / 6,
+                                      1.0 / 2,
+                                      1.0,
+                                      1.0};
 };
 
 // The clamps keep NaN: min and max give their second argument for it.
@@ -73,11 +83,10 @@ static inline Vec<T> erf(Vec<T> x) {
                           4.59432382970980127987e3,
                           2.26290000613890934246e4,
                           4.92673942608635921086e4};
-  constexpr double p[] = {2.46196981473530512524e-10, 5.64189564831068821977e-1,
-                          7.46321056442269912687e0,   4.86371970985681366614e1,
-                          1.96520832956077098242e2,   5.26445194995477358631e2,
-                          9.34528527171957607540e2,   1.02755188689515710272e3,
-                          5.57535335369399327526e2};
+  constexpr double p[] = {
+      2.46196981473530512524e-10, 5.64189564831068821977e-1, 7.46321056442269912687e0,
+      4.86371970985681366614e1,   1.96520832956077098242e2,  5.26445194995477358631e2,
+      9.34528527171957607540e2,   1.02755188689515710272e3,  5.57535335369399327526e2};
   constexpr double q[] = {1.0,
                           1.32281951154744992508e1,
                           8.67072140885989742329e1,
@@ -108,8 +117,7 @@ static inline Vec<T> tanh(Vec<T> x) {
   const V magnitude = V::abs(x);
   const V square = x * x;
   // Below 0.625 the difference 1 - 2 / (...) would cancel; Cephes' rational keeps full precision.
-  const V small =
-      V::fma(x * square, polynomial<T>(square, p) / polynomial<T>(square, q), x);
+  const V small = V::fma(x * square, polynomial<T>(square, p) / polynomial<T>(square, q), x);
   const V large = one - V::broadcast(T(2)) / (exp<T>(magnitude + magnitude) + one);
   return V::select(V::less(magnitude, V::broadcast(T(0.625))), small, V::copysign(large, x));
 }

@@ -62,12 +62,16 @@ template <class T>
 void fma_probe(std::int64_t steps, T* sink) {
   using V = Vec<T>;
   V sum[kProbeChains];
-#pragma GCC unroll 16
-  for (V& s : sum) s = V::zero();
-  const V one = V::broadcast(T(1));
+  V one = V::broadcast(T(1));
   V zero = V::zero();
+  // Hidden from the compiler, which would merge equal chains and fold multiplications by 1.
+  asm volatile("" : "+x"(one.v), "+x"(zero.v));
+#pragma GCC unroll 16
+  for (V& s : sum) {
+    s = V::zero();
+    asm volatile("" : "+x"(s.v));
+  }
   for (std::int64_t step = 0; step < steps; ++step) {
-    asm volatile("" : "+x"(zero.v));  // the compiler may not fold the chain
 #pragma GCC unroll 16
     for (V& s : sum) s = V::fma(one, zero, s);
   }

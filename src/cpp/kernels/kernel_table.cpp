@@ -4,10 +4,10 @@
 
 namespace pyconv {
 
-#define PYCONV_ISA_ROW(name, supported)        \
-  namespace name {                             \
-  extern const KernelTable<float> kFloat32;    \
-  extern const KernelTable<double> kFloat64;   \
+#define PYCONV_ISA_ROW(name, supported)      \
+  namespace name {                           \
+  extern const KernelTable<float> kFloat32;  \
+  extern const KernelTable<double> kFloat64; \
   }
 #include "kernels/isas.inc"
 #undef PYCONV_ISA_ROW

@@ -49,8 +49,8 @@ struct AxisTaps {
 };
 
 // What the packing kernels read: pixel runs of one image under the units [unit_begin, unit_end) of
-// the accumulation order. Unit u is block u / taps of kChannelBlock channels under tap u % taps; its
-// channels are consecutive k.
+// the accumulation order. Unit u is block u / taps of kChannelBlock channels under tap u % taps;
+// its channels are consecutive k.
 template <class T>
 struct PackArgs {
   const T* image;  // first channel of the group

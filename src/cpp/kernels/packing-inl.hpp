@@ -1,5 +1,6 @@
 // im2col, one panel at a time: pixels under taps become the columns (lanes are pixels) or the rows
-// (lanes are output channels) of a GEMM operand. Padding of every mode, stride and dilation end here.
+// (lanes are output channels) of a GEMM operand. Padding of every mode, stride and dilation end
+// here.
 #pragma once
 
 #include "core/padding.hpp"
@@ -62,8 +63,7 @@ struct SourceRow {
   // Address under pixel `i` of the run, or null where zeros stand.
   const T* at(const PackArgs<T>& args, std::int64_t i) const {
     const AxisTaps& width = args.axes[2];
-    const std::int64_t index =
-        padded_index(column + i * width.stride, width.in, args.padding_mode);
+    const std::int64_t index = padded_index(column + i * width.stride, width.in, args.padding_mode);
     return row == nullptr || index < 0 ? nullptr : row + index * args.strides.axis[2];
   }
 };
@@ -155,10 +155,8 @@ void pack_pixel_columns(const PackArgs<T>& args, const std::int32_t* column_vect
               for (std::int64_t i = 0; i < first; ++i) single(i);
             }
             if (last > first) {
-              const std::int64_t at =
-                  source.column + (used + first) * args.axes[2].stride;
-              pieces[count++] = {source.row + at * args.strides.axis[2] - begin * step, begin,
-                                 end};
+              const std::int64_t at = source.column + (used + first) * args.axes[2].stride;
+              pieces[count++] = {source.row + at * args.strides.axis[2] - begin * step, begin, end};
             }
             if (all_pieces_single) {
               for (std::int64_t i = last; i < taken; ++i) single(i);
@@ -170,8 +168,7 @@ void pack_pixel_columns(const PackArgs<T>& args, const std::int32_t* column_vect
       }
       const std::int64_t width = column_vectors[column] * lanes;
       pack_vector(pieces, count, static_cast<std::int32_t>(step), unit.channel_count,
-                  args.strides.channel, column_panel + k * width + vector_in_column * lanes,
-                  width);
+                  args.strides.channel, column_panel + k * width + vector_in_column * lanes, width);
       if (++vector_in_column == column_vectors[column]) {
         column_panel += depth * width;
         vector_in_column = 0;

@@ -1,0 +1,1 @@
+"""Named layers, the timing protocol, and the comparison of pyconv with its peers."""

@@ -1,0 +1,74 @@
+"""pyconv against the convolution libraries of its class, each at its best float32 setting.
+
+Run ``python benchmarks/compare.py --threads 1 2``; README.md in this folder states the protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pyconv
+from pyconv.benchmarks.comparison import installed
+from pyconv.benchmarks.peers import (
+    NCNN,
+    ONNXRuntime,
+    OpenVINO,
+    PyConv,
+    Torch,
+    TorchChannelsLast,
+)
+from pyconv.benchmarks.report import (
+    compare_with_progress,
+    new_console,
+    print_comparison,
+    write_json,
+)
+from pyconv.benchmarks.workloads import COMPARE_DEFAULT, select
+
+PEERS = (Torch, TorchChannelsLast, ONNXRuntime, OpenVINO, NCNN)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the comparison from command-line arguments and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="default: 1")
+    parser.add_argument("--layers", nargs="+", metavar="PATTERN", default=COMPARE_DEFAULT)
+    parser.add_argument(
+        "--data-format", choices=("channels_first", "channels_last"), default="channels_first"
+    )
+    parser.add_argument("--rounds", type=int, default=11, help="samples per peer (default: 11)")
+    parser.add_argument("--isa", choices=pyconv.isas(), help="of pyconv; its peers choose theirs")
+    parser.add_argument("--json", metavar="PATH", help="write the samples; - is stdout")
+    arguments = parser.parse_args(argv)
+
+    if arguments.isa and os.environ.get("PYCONV_ISA") != arguments.isa:
+        # pyconv reads the variable once, at import.
+        command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)]
+        return subprocess.call(command, env={**os.environ, "PYCONV_ISA": arguments.isa})
+
+    console = new_console(stderr=arguments.json == "-")
+    layers = select(arguments.layers)
+    ours = PyConv(arguments.data_format, reuse_output=True)
+    comparisons = []
+    for threads in arguments.threads:
+        comparison = compare_with_progress(
+            console,
+            layers,
+            [*installed(PEERS), ours],
+            arguments.rounds,
+            threads=threads,
+            data_format=arguments.data_format,
+        )
+        print_comparison(console, comparison)
+        comparisons.append(comparison)
+    if arguments.json:
+        write_json(comparisons, arguments.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

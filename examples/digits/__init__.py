@@ -1,0 +1,1 @@
+"""Handwritten digits read by a small convolutional network, with pyconv and NumPy only."""

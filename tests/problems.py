@@ -1,0 +1,180 @@
+"""Convolution problems for the tests: arrays and arguments that pyconv and the oracle both take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+from hypothesis import currently_in_test_context, reject
+from hypothesis import strategies as st
+from numpy.lib.stride_tricks import as_strided
+from oracle import Array
+
+import pyconv
+
+CONVOLUTIONS = {1: pyconv.conv1d, 2: pyconv.conv2d, 3: pyconv.conv3d}
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+# Algorithms that compute every output as one chain of multiply-adds; they serve every problem.
+DIRECT = ("im2col_gemm", "reference")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The arrays of one convolution and the arguments that describe it."""
+
+    x: Array
+    weight: Array | list[Array]
+    bias: Array | None = None
+    residual: Array | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> int:
+        """The number of spatial axes."""
+        first = self.weight if isinstance(self.weight, np.ndarray) else self.weight[0]
+        return first.ndim - 2
+
+    def run(self, algorithm: str = "auto", **overrides: Any) -> Array:
+        """Convolve with pyconv; skip where a special algorithm says that it cannot serve."""
+        arguments = dict(
+            x=self.x,
+            weight=self.weight,
+            bias=self.bias,
+            residual=self.residual,
+            algorithm=algorithm,
+        )
+        try:
+            return CONVOLUTIONS[self.rank](**{**arguments, **self.arguments, **overrides})
+        except ValueError as error:
+            if algorithm in ("auto", *DIRECT) or "algorithm" not in str(error):
+                raise
+            if currently_in_test_context():
+                reject()
+            pytest.skip(str(error))
+
+    def expected(self) -> oracle.Expected:
+        """What the oracle says."""
+        return oracle.expect(
+            self.x, self.weight, self.bias, residual=self.residual, **self.arguments
+        )
+
+
+def make(
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int] | Sequence[Sequence[int]],
+    dtype: Any = np.float32,
+    *,
+    bias: bool = True,
+    residual: bool = False,
+    seed: int = 0,
+    **arguments: Any,
+) -> Problem:
+    """A problem with normal random arrays; `x_shape` is channels-first for any `data_format`.
+
+    A list of weight shapes makes uneven groups.
+    """
+    rng = np.random.default_rng(seed)
+
+    def random(shape: Any) -> Array:
+        return np.asarray(rng.standard_normal(shape), dtype)
+
+    x = random(x_shape)
+    weight: Array | list[Array]
+    if isinstance(weight_shape, list):
+        weight = [random(shape) for shape in weight_shape]
+        rank, out_channels = weight[0].ndim - 2, sum(len(part) for part in weight)
+        arguments["groups"] = [(part.shape[1], part.shape[0]) for part in weight]
+    else:
+        weight = random(weight_shape)
+        rank, out_channels = weight.ndim - 2, len(weight)
+    if arguments.get("data_format") == "channels_last":
+        x = np.ascontiguousarray(np.moveaxis(x, -rank - 1, -1))
+    problem = Problem(x, weight, random(out_channels) if bias else None, None, arguments)
+    if residual:
+        problem = replace(problem, residual=random(oracle.output_shape(x, weight, **arguments)))
+    return problem
+
+
+@st.composite
+def problems(draw: st.DrawFn, dtype: Any) -> Problem:
+    """Any legal problem with small axes: every argument, paddings wider than kernels included."""
+    rank = draw(st.sampled_from((1, 2, 2, 3)))
+    mode = draw(st.sampled_from(PADDING_MODES))
+
+    def per_axis(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(rank))
+
+    kernel = per_axis(1, 4 if rank < 3 else 2)
+    stride, dilation = per_axis(1, 3), per_axis(1, 3)
+    extent = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    extra = per_axis(0, {1: 40, 2: 6, 3: 2}[rank])
+    padding: Any
+    if draw(st.booleans()):
+        padding = tuple((draw(st.integers(0, 5)), draw(st.integers(0, 5))) for _ in range(rank))
+        # Reflection needs an input larger than the padding, a circle one as large.
+        least = [max(e - sum(p), max(p) + 1) for e, p in zip(extent, padding, strict=True)]
+        if mode in ("zeros", "replicate"):
+            least = [max(e - sum(p), 1) for e, p in zip(extent, padding, strict=True)]
+    else:
+        padding = draw(st.sampled_from(("valid", "same", "same_lower")))
+        least = extent
+    sizes = tuple(low + more for low, more in zip(least, extra, strict=True))
+
+    groups = draw(st.integers(1, 3))
+    channels = st.one_of(st.integers(1, 5), st.sampled_from((15, 16, 17, 33)))
+    in_channels, out_channels = draw(channels), draw(channels)
+    batch = draw(st.sampled_from(((), (0,), (1,), (2,), (3,))))
+    return make(
+        (*batch, groups * in_channels, *sizes),
+        (groups * out_channels, in_channels, *kernel),
+        dtype,
+        bias=draw(st.booleans()),
+        residual=draw(st.booleans()),
+        seed=draw(st.integers(0, 2**32 - 1)),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        padding_mode=mode,
+        data_format=draw(st.sampled_from(("channels_first", "channels_last"))),
+        activation=draw(st.sampled_from(oracle.ACTIVATIONS)),
+    )
+
+
+LAYOUTS = ("fortran", "reversed", "stepped", "moved", "misaligned", "readonly", "odd_strides")
+
+
+def relayout(array: Array, layout: str) -> Array:
+    """The same values in other memory: other strides, alignment or permissions."""
+    if layout == "fortran":
+        return np.asfortranarray(array)
+    if layout == "reversed":
+        every = (slice(None, None, -1),) * array.ndim
+        return array[every].copy()[every]
+    if layout == "stepped":
+        # Gaps hold NaN: reading one poisons the result.
+        wide = np.full([3 * n + 2 for n in array.shape], np.nan, array.dtype)
+        view = wide[tuple(slice(1, 3 * n + 1, 3) for n in array.shape)]
+        view[...] = array
+        return view
+    if layout == "moved":
+        return np.moveaxis(np.moveaxis(array, 0, -1).copy(), -1, 0)
+    if layout == "misaligned":
+        raw = np.empty(array.nbytes + 1, np.uint8)[1:]
+        view = raw.view(array.dtype).reshape(array.shape)
+        view[...] = array
+        return view
+    if layout == "readonly":
+        view = array.copy()
+        view.flags.writeable = False
+        return view
+    if layout == "odd_strides":
+        # The stride of an axis of size 1 has no meaning and may be anything.
+        odd = [s if n != 1 else 7 for n, s in zip(array.shape, array.strides, strict=True)]
+        return as_strided(array, strides=odd)
+    raise AssertionError(layout)

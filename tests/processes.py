@@ -1,0 +1,30 @@
+"""Run Python in a fresh process, where the environment decides what pyconv does at import."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+
+def run_python(*arguments: str, timeout: float = 300, **environment: Any) -> str:
+    """Run the interpreter and return its output; one set to None is removed.
+
+    Raises `subprocess.CalledProcessError` if it fails and `subprocess.TimeoutExpired` if it hangs.
+    """
+    variables = {**os.environ, **environment}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={name: value for name, value in variables.items() if value is not None},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=True,
+    )
+    return done.stdout
+
+
+def run_script(script: str, timeout: float = 300, **environment: Any) -> str:
+    """Run Python source in a fresh process."""
+    return run_python("-c", script, timeout=timeout, **environment)

@@ -1,0 +1,62 @@
+"""What the package says about itself, and what the environment makes it do at import."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from processes import run_script
+
+import pyconv
+
+
+def test_instruction_sets_end_with_the_baseline() -> None:
+    isas = pyconv.isas()
+    assert isas[-1] == "baseline"
+    assert [isa for isa in ("avx512", "avx2", "baseline") if isa in isas] == list(isas)
+
+
+@pytest.mark.parametrize("isa", pyconv.isas())
+def test_the_environment_forces_an_instruction_set(isa: str) -> None:
+    script = """
+import numpy, pyconv
+print(pyconv.info())
+print(pyconv.Conv2d(4, 4, 3).plan((1, 4, 9, 9)).isa)
+"""
+    *info, planned = run_script(script, PYCONV_ISA=isa).splitlines()
+    assert planned == isa
+    assert isa in "".join(info)
+
+
+def test_the_best_instruction_set_is_the_default() -> None:
+    script = "import pyconv; print(pyconv.Conv2d(4, 4, 3).plan((1, 4, 9, 9)).isa)"
+    assert run_script(script, PYCONV_ISA=None).strip() == pyconv.isas()[0]
+
+
+def test_an_unknown_instruction_set_fails_at_import_and_lists_the_known() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run_script("import pyconv", PYCONV_ISA="sse9")
+    for word in ("PYCONV_ISA", "sse9", *pyconv.isas()):
+        assert word in caught.value.stderr
+
+
+def test_info_names_version_and_compiler() -> None:
+    text = str(pyconv.info())
+    for word in (pyconv.__version__, "version", "compiler", *pyconv.isas()):
+        assert word in text
+
+
+def test_numpy_is_the_only_import() -> None:
+    script = """
+import sys
+import pyconv
+heavy = {"torch", "scipy", "ml_dtypes", "rich", "sklearn", "typing_extensions"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    run_script(script)
+
+
+def test_every_public_name_exists() -> None:
+    assert len(set(pyconv.__all__)) == len(pyconv.__all__)
+    for name in pyconv.__all__:
+        assert getattr(pyconv, name) is not None
