@@ -29,7 +29,7 @@ MIN_SECONDS = 5e-3
 """Length of one sample: a thousand times the resolution of the clock and of a context switch."""
 
 QUIET_SHARE = 0.93
-"""Share of the best probe below which a round is contended; quiet probes repeat within 3 %."""
+"""Share of the best probe below which a round is contended; quiet probes repeat within 5 %."""
 
 
 @dataclass(frozen=True)

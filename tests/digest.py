@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import oracle
+import pytest
 from problems import PADDING_MODES, Problem, make
 
 import pyconv
@@ -52,8 +53,8 @@ def main() -> None:
         for algorithm in ("auto", *pyconv.algorithms()):
             try:
                 result = problem.run(algorithm).tobytes()
-            except BaseException as error:  # a skip is not an Exception; it differs if it differs
-                result = repr(error).encode()
+            except pytest.skip.Exception:
+                continue  # a special algorithm that cannot serve this problem
             digests[f"{name} {algorithm}"] = hashlib.sha256(result).hexdigest()
     print(json.dumps(digests))
 

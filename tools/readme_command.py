@@ -1,4 +1,4 @@
-"""Print one of the README's two shell commands, so that continuous integration runs the text itself."""
+"""Print one of the README's two shell commands, so that .ci/run runs the text itself."""
 
 import re
 import sys

@@ -28,6 +28,7 @@ ACTIVATIONS = "None, 'relu6', {}, ('leaky_relu', slope) or ('clip', low, high)".
     ", ".join(map(repr, PLAIN_ACTIVATIONS))
 )
 MAX_THREADS = 1024
+MAX_GROUPS = 2**24  # each takes some 100 bytes of a plan
 MAX_SIZE = 2**63 - 1
 
 _FLOATS = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
@@ -136,7 +137,7 @@ def _real(name: str, value: object, parameter: object) -> float:
     if isinstance(parameter, (bool, str)) or not isinstance(parameter, (SupportsFloat, int)):
         raise TypeError(f"{name}: got {value!r}, expected a number in place of {parameter!r}")
     try:
-        return float(parameter)
+        return float(parameter) + 0.0  # -0.0 and 0.0 are equal as cache keys: let them be the same
     except OverflowError:
         raise ValueError(f"{name}: got an int beyond float64, expected a float") from None
 
@@ -622,6 +623,9 @@ def fit_groups(
     """(in_channels, out_channels) of every group; `name` is who has `channels`."""
     if isinstance(groups, int):
         out_channels, per_group = weight_shapes[0][:2]
+        most = min(max(channels, out_channels, 1), MAX_GROUPS)
+        if groups > most:
+            raise ValueError(f"groups: got {groups}, expected at most {most}")
         if out_channels % groups:
             raise ValueError(
                 f"groups: got {groups}, expected a divisor of out_channels = {out_channels} "
