@@ -64,13 +64,16 @@ struct Algorithm {
   const char* name;
   // Why the algorithm cannot serve the problem; empty if it can.
   std::string (*refuses)(const ConvProblem&);
+  // Whether it is faster than those that follow, for a problem that it can serve. Looks at one
+  // image alone: never at the batch, threads or the machine.
+  bool (*pays)(const ConvProblem&);
   std::unique_ptr<Plan> (*plan)(ConvProblem);
 };
 
 // In the order of preference; the last one serves every problem.
 const std::vector<Algorithm>& algorithms();
 
-// The plan of the first algorithm that serves the problem, or of the named one. Throws
+// The plan of the first algorithm that serves the problem and pays, or of the named one. Throws
 // std::invalid_argument with the reason where the named one cannot.
 std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorithm);
 

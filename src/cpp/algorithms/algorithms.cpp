@@ -7,24 +7,29 @@ namespace {
 
 std::string serves_everything(const ConvProblem&) { return {}; }
 
+bool always(const ConvProblem&) { return true; }
+
 }  // namespace
 
 const std::vector<Algorithm>& algorithms() {
   static const std::vector<Algorithm> list = {
-      {"im2col_gemm", serves_everything, plan_im2col_gemm},
-      {"reference", serves_everything, plan_reference},
+      {"im2col_gemm", serves_everything, always, plan_im2col_gemm},
+      {"reference", serves_everything, always, plan_reference},
   };
   return list;
 }
 
 std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorithm) {
   for (const Algorithm& candidate : algorithms()) {
-    if (algorithm != "auto" && algorithm != candidate.name) continue;
+    const bool named = algorithm == candidate.name;
+    if (!named && algorithm != "auto") continue;
     const std::string refusal = candidate.refuses(problem);
-    if (refusal.empty()) return candidate.plan(std::move(problem));
-    if (algorithm != "auto") {
+    if (named && !refusal.empty()) {
       throw std::invalid_argument("algorithm: " + algorithm +
                                   " cannot serve this problem: " + refusal);
+    }
+    if (named || (refusal.empty() && candidate.pays(problem))) {
+      return candidate.plan(std::move(problem));
     }
   }
   throw std::invalid_argument("algorithm: unknown name " + algorithm);
