@@ -17,8 +17,10 @@
 //
 // The bits are the same: each sum is one chain over k in either case.
 #include <algorithm>
+#include <limits>
 
 #include "algorithms/common.hpp"
+#include "algorithms/pixel_spans.hpp"
 #include "core/parallel.hpp"
 #include "core/workspace.hpp"
 
@@ -29,7 +31,10 @@ namespace {
 // sums. Together with a tile's weights they fit a 512 KiB L2.
 constexpr std::int64_t kPanelBytes = 192 << 10;
 constexpr std::int64_t kSumsBytes = 192 << 10;
-constexpr std::int64_t kLargestPixelBlock = 4096;
+constexpr std::int64_t kLargestPixelBlock = 1024;
+
+// Width taps whose spans are kept for a pixel block; wider kernels list them tap by tap.
+constexpr std::int64_t kMostSpanTaps = 16;
 
 template <class T>
 class Im2colGemmPlan final : public Plan {
@@ -159,7 +164,10 @@ class Im2colGemmPlan final : public Plan {
     T* panel;
     T* sums;
     PixelRun* runs;
+    const void** rows;  // one per run
     std::int32_t* column_vectors;
+    PixelSpan* spans;
+    std::int32_t* span_ends;
     std::size_t bytes;
   };
 
@@ -176,6 +184,11 @@ class Im2colGemmPlan final : public Plan {
 
   std::int64_t channels_of(std::int64_t weight_units) const {
     return lanes_are_channels_ ? weight_units * table_.lanes : weight_units;
+  }
+
+  std::int64_t span_taps() const {
+    const std::int64_t kernel = problem().axes[2].kernel;
+    return kernel <= kMostSpanTaps ? kernel : 1;
   }
 
   std::int64_t panel_depth() const { return std::min(deepest_, kPanelDepth); }
@@ -251,12 +264,17 @@ class Im2colGemmPlan final : public Plan {
     const std::int64_t depth = lanes_are_channels_ ? kRowStride : panel_depth();
     const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     Carver carver(base);
-    Scratch scratch;
+    Scratch scratch{};
     scratch.panel = carver.take<T>(size(depth * blocks.largest_block));
     scratch.sums = carver.take<T>(size(blocks.largest_channels * blocks.largest_block));
     scratch.runs = carver.take<PixelRun>(size(blocks.largest_block));
-    scratch.column_vectors =
-        carver.take<std::int32_t>(size(ceil_div(blocks.largest_block, table_.lanes)));
+    if (!lanes_are_channels_) {
+      const std::int64_t vectors = ceil_div(blocks.largest_block, table_.lanes);
+      scratch.rows = carver.take<const void*>(size(blocks.largest_block));
+      scratch.column_vectors = carver.take<std::int32_t>(size(vectors));
+      scratch.spans = carver.take<PixelSpan>(size(span_taps() * blocks.largest_block));
+      scratch.span_ends = carver.take<std::int32_t>(size(span_taps() * vectors));
+    }
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -304,20 +322,40 @@ class Im2colGemmPlan final : public Plan {
     pack.padding_mode = p.padding_mode;
     pack.runs = scratch.runs;
     pack.run_count = make_runs(begin, end, scratch.runs);
-    pack.pixels = end - begin;
     pack.panel = scratch.panel;
 
-    const Split pixel_parts =
-        lanes_are_channels_
-            ? Split::by_limit(pack.pixels, table_.tile_rows)
-            : Split::by_limit(ceil_div(pack.pixels, table_.lanes), table_.tile_vectors);
+    const std::int64_t pixels = end - begin;
+    const std::int64_t vectors = ceil_div(pixels, table_.lanes);
+    const Split pixel_parts = lanes_are_channels_ ? Split::by_limit(pixels, table_.tile_rows)
+                                                  : Split::by_limit(vectors, table_.tile_vectors);
+    const SpanSource source{pack.axes[2], p.padding_mode, arrays.x_strides.axis[2], table_.lanes};
+    ColumnArgs columns{};
     if (!lanes_are_channels_) {
       for (std::int64_t part = 0; part < pixel_parts.count(); ++part) {
         scratch.column_vectors[part] = static_cast<std::int32_t>(pixel_parts.size(part));
       }
+      columns.spans = scratch.spans;
+      columns.span_stride = pixels;
+      columns.ends = scratch.span_ends;
+      columns.one_tap = p.axes[2].kernel > kMostSpanTaps;
+      columns.step = source.lane_step();
+      columns.vectors = vectors;
+      columns.column_vectors = scratch.column_vectors;
+      columns.column_count = pixel_parts.count();
+      columns.rows = scratch.rows;
+      if (!columns.one_tap) {
+        for (std::int64_t tap = 0; tap < p.axes[2].kernel; ++tap) {
+          source.list(pack.runs, pack.run_count, tap, scratch.spans + tap * pixels,
+                      scratch.span_ends + tap * vectors);
+        }
+      }
     }
     const std::int64_t sums_stride =
-        lanes_are_channels_ ? round_to_lanes(channels) : round_to_lanes(pack.pixels);
+        lanes_are_channels_ ? round_to_lanes(channels) : vectors * table_.lanes;
+
+    const TileEnds ends =
+        tile_ends(arrays, task, group.out_begin + first_channel, begin, pixels, channels);
+    const TileEnds* const end_of_tiles = ends.usable ? &ends : nullptr;
 
     // Whole units at a time, so that packing never starts within one.
     const std::int64_t units = ceil_div(group.in_channels, kChannelBlock) * p.taps();
@@ -332,14 +370,38 @@ class Im2colGemmPlan final : public Plan {
       if (lanes_are_channels_) {
         table_.pack_pixel_rows(pack);
       } else {
-        table_.pack_pixel_columns(pack, scratch.column_vectors);
+        columns.depth = k_end - k;
+        pack_columns(group, pack, columns, source, k, scratch);
       }
-      multiply(arrays, plan, part_begin, part_end, pixel_parts, k, k_end, sums_stride, scratch);
+      const bool last = unit == units;
+      multiply(arrays, plan, part_begin, part_end, pixel_parts, k, k_end, sums_stride, scratch,
+               last ? end_of_tiles : nullptr);
       k = k_end;
     } while (unit < units);
 
-    finish(arrays, task, group.out_begin + first_channel, channels, begin, end, sums_stride,
-           scratch);
+    if (!end_of_tiles) {
+      finish(arrays, task, group.out_begin + first_channel, channels, begin, end, sums_stride,
+             scratch);
+    }
+  }
+
+  // Fills the panel's columns for the units of `pack`, whose first k is `k_begin`.
+  void pack_columns(const Group& group, PackArgs<T>& pack, ColumnArgs& columns,
+                    const SpanSource& source, std::int64_t k_begin, const Scratch& scratch) const {
+    columns.k_begin = 0;
+    if (!columns.one_tap) {
+      table_.pack_pixel_columns(pack, columns);
+      return;
+    }
+    const std::int64_t last = pack.unit_end;
+    for (std::int64_t unit = pack.unit_begin; unit < last; ++unit) {
+      pack.unit_begin = unit;
+      pack.unit_end = unit + 1;
+      source.list(pack.runs, pack.run_count, unit % problem().axes[2].kernel, scratch.spans,
+                  scratch.span_ends);
+      columns.k_begin = depth_before(group, unit) - k_begin;
+      table_.pack_pixel_columns(pack, columns);
+    }
   }
 
   // k that stand before `unit` in the accumulation order.
@@ -350,10 +412,79 @@ class Im2colGemmPlan final : public Plan {
     return before * taps + unit % taps * in_block;
   }
 
+  // How finished tiles reach the output straight from registers: where pixels (or channels) are
+  // contiguous in the output and the activation is a clamp.
+  struct TileEnds {
+    bool usable = false;
+    TileEnd<T> first;  // of the block's first tile
+    std::int64_t column_end;
+  };
+
+  TileEnds tile_ends(const ConvArrays& arrays, const Task& task, std::int64_t channel,
+                     std::int64_t pixel, std::int64_t pixels, std::int64_t channels) const {
+    const ConvProblem& p = problem();
+    const auto strides_fit = [&](const Strides& strides) {
+      return is_flat(strides) && (lanes_are_channels_ ? strides.channel : strides.axis[2]) == 1;
+    };
+    TileEnds ends;
+    if (!strides_fit(arrays.out_strides) ||
+        (arrays.residual && !strides_fit(arrays.residual_strides))) {
+      return ends;
+    }
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    switch (p.activation.kind) {
+      case ActivationKind::none:
+        ends.first.low = -infinity;
+        ends.first.high = infinity;
+        break;
+      case ActivationKind::relu:
+        ends.first.low = 0;
+        ends.first.high = infinity;
+        break;
+      case ActivationKind::clip:
+        ends.first.low = static_cast<T>(p.activation.low);
+        ends.first.high = static_cast<T>(p.activation.high);
+        break;
+      default:
+        return ends;
+    }
+    const auto offset = [&](const Strides& strides) {
+      return task.image * strides.batch + channel * strides.channel + pixel * strides.axis[2];
+    };
+    const auto row_stride = [&](const Strides& strides) {
+      return lanes_are_channels_ ? strides.axis[2] : strides.channel;
+    };
+    ends.usable = true;
+    ends.first.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
+    ends.first.bias_per_column = lanes_are_channels_;
+    ends.first.residual = nullptr;
+    if (arrays.residual) {
+      ends.first.residual =
+          static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
+    }
+    ends.first.residual_stride = row_stride(arrays.residual_strides);
+    ends.first.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
+    ends.first.out_stride = row_stride(arrays.out_strides);
+    ends.column_end = lanes_are_channels_ ? channels : pixels;
+    return ends;
+  }
+
+  // The end of the tile whose first element stands at (row, column) of the block.
+  TileEnd<T> end_at(const TileEnds& ends, std::int64_t row, std::int64_t column,
+                    std::int64_t vectors) const {
+    TileEnd<T> end = ends.first;
+    if (end.bias) end.bias += end.bias_per_column ? column : row;
+    if (end.residual) end.residual += row * end.residual_stride + column;
+    end.out += row * end.out_stride + column;
+    end.tail = std::min(table_.lanes, ends.column_end - column - (vectors - 1) * table_.lanes);
+    return end;
+  }
+
   // Adds k in [k_begin, k_end) to the sums. Weights are the outer loop: they come from far away.
   void multiply(const ConvArrays& arrays, const GroupPlan& plan, std::int64_t part_begin,
                 std::int64_t part_end, const Split& pixel_parts, std::int64_t k_begin,
-                std::int64_t k_end, std::int64_t sums_stride, const Scratch& scratch) const {
+                std::int64_t k_end, std::int64_t sums_stride, const Scratch& scratch,
+                const TileEnds* ends) const {
     const T* packed = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
     const std::int64_t depth = k_end - k_begin;
     const std::int64_t first_channel = channels_of(plan.weight_parts.begin(part_begin));
@@ -364,17 +495,18 @@ class Im2colGemmPlan final : public Plan {
       for (std::int64_t q = 0; q < pixel_parts.count(); ++q) {
         const std::int64_t at = pixel_parts.begin(q);
         const std::int64_t count = pixel_parts.size(q);
-        if (lanes_are_channels_) {
-          table_.gemm_row_major[count - 1][size - 1](
-              depth, scratch.panel + at * kRowStride, weights,
-              scratch.sums + at * sums_stride + (channel - first_channel), sums_stride,
-              k_begin > 0);
-        } else {
-          table_.gemm_interleaved[size - 1][count - 1](
-              depth, weights, scratch.panel + at * table_.lanes * depth,
-              scratch.sums + (channel - first_channel) * sums_stride + at * table_.lanes,
-              sums_stride, k_begin > 0);
-        }
+        const std::int64_t row = lanes_are_channels_ ? at : channel - first_channel;
+        const std::int64_t column =
+            lanes_are_channels_ ? channel - first_channel : at * table_.lanes;
+        const std::int64_t rows = lanes_are_channels_ ? count : size;
+        const std::int64_t vectors = lanes_are_channels_ ? size : count;
+        const T* a = lanes_are_channels_ ? scratch.panel + at * kRowStride : weights;
+        const T* b = lanes_are_channels_ ? weights : scratch.panel + column * depth;
+        const auto& tiles = lanes_are_channels_ ? table_.gemm_row_major : table_.gemm_interleaved;
+        TileEnd<T> end;
+        if (ends) end = end_at(*ends, row, column, vectors);
+        tiles[rows - 1][vectors - 1](depth, a, b, scratch.sums + row * sums_stride + column,
+                                     sums_stride, k_begin > 0, ends ? &end : nullptr);
       }
     }
   }

@@ -14,9 +14,38 @@ struct Tile {
   static constexpr int vectors = PYCONV_TILE_VECTORS;
 };
 
+template <class T, int kRows, int kVectors>
+static inline void end_tile(const Vec<T> (&sum)[kRows][kVectors], const TileEnd<T>& end) {
+  using V = Vec<T>;
+  const V low = V::broadcast(end.low);
+  const V high = V::broadcast(end.high);
+  const auto tail = V::mask_range(0, static_cast<int>(end.tail));
+  const bool whole = end.tail == V::lanes;
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    T* out = end.out + i * end.out_stride;
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      const bool cut = j == kVectors - 1 && !whole;
+      const auto load = [&](const T* p) { return cut ? V::load(V::zero(), tail, p) : V::load(p); };
+      V v = sum[i][j];
+      if (end.bias) {
+        v = v + (end.bias_per_column ? load(end.bias + j * V::lanes) : V::broadcast(end.bias[i]));
+      }
+      if (end.residual) v = v + load(end.residual + i * end.residual_stride + j * V::lanes);
+      v = V::min(high, V::max(low, v));
+      if (cut) {
+        v.store(tail, out + j * V::lanes);
+      } else {
+        v.store(out + j * V::lanes);
+      }
+    }
+  }
+}
+
 template <class T, int kRows, int kVectors, bool kInterleaved>
 void gemm_tile(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t c_stride,
-               bool accumulate) {
+               bool accumulate, const TileEnd<T>* end) {
   using V = Vec<T>;
   V sum[kRows][kVectors];
 #pragma GCC unroll 16
@@ -41,6 +70,7 @@ void gemm_tile(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t c_
     a += a_step;
     b += kVectors * V::lanes;
   }
+  if (end) return end_tile(sum, *end);
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4

@@ -19,13 +19,31 @@ inline constexpr std::int64_t kRowStride = kPanelDepth + 16;
 inline constexpr int kMaxTileRows = 14;
 inline constexpr int kMaxTileVectors = 3;
 
-// c[i][j] = (accumulate ? c[i][j] : +0), then for k in [0, depth) in this order:
-//     c[i][j] = fma(A(i, k), b[k * width + j], c[i][j])
-// for i < rows and j < width = vectors * lanes; rows of c are `c_stride` elements apart.
-// A(i, k) is a[k * rows + i] (interleaved) or a[i * kRowStride + k] (row-major).
+// Where a tile's finished sums go without a detour over memory:
+//     out[i * out_stride + j] = min(high, max(low, (sum + bias) + residual[i * residual_stride +
+//     j]))
+// with bias[i] or, for bias_per_column, bias[j]; bias and residual may be null (no addition).
+// Elements of the last vector at `tail` lanes and beyond do not exist.
+template <class T>
+struct TileEnd {
+  const T* bias;
+  bool bias_per_column;
+  const T* residual;
+  std::int64_t residual_stride;
+  T* out;
+  std::int64_t out_stride;
+  std::int64_t tail;
+  T low;
+  T high;
+};
+
+// sum[i][j] = (accumulate ? c[i * c_stride + j] : +0), then for k in [0, depth) in this order:
+//     sum[i][j] = fma(A(i, k), b[k * width + j], sum[i][j])
+// for i < rows and j < width = vectors * lanes. A(i, k) is a[k * rows + i] (interleaved) or
+// a[i * kRowStride + k] (row-major). The sums go to c, or where `end` says if it is not null.
 template <class T>
 using GemmTile = void (*)(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t c_stride,
-                          bool accumulate);
+                          bool accumulate, const TileEnd<T>* end);
 
 // A run of output pixels within one output row.
 struct PixelRun {
@@ -48,6 +66,15 @@ struct AxisTaps {
   const TapRange* taps;  // kernel of them
 };
 
+// Pixels of a block, in groups of one vector, under one width tap: lanes [begin, end) of a vector
+// read row[offset + lane * step], where `row` is the input row under the run.
+struct PixelSpan {
+  std::int64_t offset;
+  std::int32_t run;
+  std::int16_t begin;
+  std::int16_t end;
+};
+
 // What the packing kernels read: pixel runs of one image under the units [unit_begin, unit_end) of
 // the accumulation order. Unit u is block u / taps of kChannelBlock channels under tap u % taps;
 // its channels are consecutive k.
@@ -60,10 +87,26 @@ struct PackArgs {
   PaddingMode padding_mode;
   const PixelRun* runs;
   std::int64_t run_count;
-  std::int64_t pixels;  // sum of the runs' counts
   std::int64_t unit_begin;
   std::int64_t unit_end;
   T* panel;
+};
+
+// What lanes of pixels need beside. The spans of vector v under width tap t are
+//     spans[t * span_stride + (v ? ends[t * vectors + v - 1] : 0)]  to  ends[t * vectors + v]
+// and with `one_tap` the only list is that of the units' width tap.
+struct ColumnArgs {
+  const PixelSpan* spans;
+  std::int64_t span_stride;
+  const std::int32_t* ends;
+  bool one_tap;
+  std::int32_t step;                   // elements between lanes
+  std::int64_t vectors;                // ceil(pixels / lanes)
+  const std::int32_t* column_vectors;  // vectors of each column panel
+  std::int64_t column_count;
+  std::int64_t depth;    // k of the panel
+  std::int64_t k_begin;  // first k to fill
+  const void** rows;     // scratch: one pointer per run
 };
 
 // One row-by-column block of finished sums on its way to the output:
@@ -97,10 +140,8 @@ struct KernelTable {
   GemmTile<T> gemm_interleaved[kMaxTileRows][kMaxTileVectors];
   GemmTile<T> gemm_row_major[kMaxTileRows][kMaxTileVectors];
 
-  // Pixels become lanes. The panel is cut into column panels as Split::by_limit(vectors,
-  // tile_vectors) cuts ceil(pixels / lanes) vectors; each is [k][width], lanes past the last pixel
-  // are zero. `column_vectors` holds the vectors of each column panel.
-  void (*pack_pixel_columns)(const PackArgs<T>&, const std::int32_t* column_vectors);
+  // Pixels become lanes: [column panel][k][width], k from k_begin, lanes without a pixel are zero.
+  void (*pack_pixel_columns)(const PackArgs<T>&, const ColumnArgs&);
 
   // Pixels become rows: panel[pixel * kRowStride + k].
   void (*pack_pixel_rows)(const PackArgs<T>&);

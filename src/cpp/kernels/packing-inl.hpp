@@ -31,178 +31,134 @@ struct Unit {
   }
 };
 
-// The input row under a run of output pixels, for one unit.
+// The input row under a run of output pixels, at the unit's first channel; null where zeros stand.
 template <class T>
-struct SourceRow {
-  const T* row;         // input column 0 of the unit's first channel; null where zeros stand
-  std::int64_t column;  // input column under the run's first pixel, may lie outside
-  std::int64_t first;   // pixels [first, last) of the run lie inside the row
-  std::int64_t last;
-
-  SourceRow(const PackArgs<T>& args, const Unit& unit, const PixelRun& run) {
-    row = nullptr;
-    first = last = 0;
-    const T* base = args.image + unit.channel_begin * args.strides.channel;
-    for (int axis = 0; axis < 2; ++axis) {
-      const AxisTaps& taps = args.axes[axis];
-      const std::int64_t position =
-          run.position[axis] * taps.stride + taps.taps[unit.tap[axis]].shift;
-      const std::int64_t index = padded_index(position, taps.in, args.padding_mode);
-      if (index < 0) return;
-      base += index * args.strides.axis[axis];
-    }
-    const AxisTaps& width = args.axes[2];
-    const TapRange& tap = width.taps[unit.tap[2]];
-    const std::int64_t begin = run.position[2];
-    row = base;
-    column = begin * width.stride + tap.shift;
-    first = at_most(at_least(tap.first - begin, 0), run.count);
-    last = at_most(at_least(tap.last - begin, first), run.count);
+static inline const T* source_row(const PackArgs<T>& args, const Unit& unit, const PixelRun& run) {
+  const T* row = args.image + unit.channel_begin * args.strides.channel;
+  for (int axis = 0; axis < 2; ++axis) {
+    const AxisTaps& taps = args.axes[axis];
+    const std::int64_t position =
+        run.position[axis] * taps.stride + taps.taps[unit.tap[axis]].shift;
+    const std::int64_t index = padded_index(position, taps.in, args.padding_mode);
+    if (index < 0) return nullptr;
+    row += index * args.strides.axis[axis];
   }
+  return row;
+}
 
-  // Address under pixel `i` of the run, or null where zeros stand.
-  const T* at(const PackArgs<T>& args, std::int64_t i) const {
-    const AxisTaps& width = args.axes[2];
-    const std::int64_t index = padded_index(column + i * width.stride, width.in, args.padding_mode);
-    return row == nullptr || index < 0 ? nullptr : row + index * args.strides.axis[2];
-  }
-};
-
-// Lanes [begin, end) of a vector read `data + lane * step`.
+// Loads the lanes of one vector of pixels at `channel` elements past the unit's first channel.
 template <class T>
-struct Piece {
-  const T* data;
-  std::int32_t begin;
-  std::int32_t end;
-};
-
-// Loads `channels` consecutive k of one vector of pixels, made of pieces, and stores them `width`
-// elements apart.
-template <class T>
-static inline void pack_vector(const Piece<T>* pieces, int count, std::int32_t step,
-                               std::int64_t channels, std::int64_t channel_stride, T* to,
-                               std::int64_t width) {
+static inline Vec<T> load_pixels(const PixelSpan* span, const PixelSpan* spans_end,
+                                 const void* const* rows, std::int64_t channel, std::int32_t step) {
   using V = Vec<T>;
-  if (count == 1 && step == 1 && pieces[0].end - pieces[0].begin == V::lanes) {
-    for (std::int64_t c = 0; c < channels; ++c) {
-      V::load(pieces[0].data + c * channel_stride).store(to + c * width);
+  V v = V::zero();
+  for (; span != spans_end; ++span) {
+    const T* row = static_cast<const T*>(rows[span->run]);
+    if (row == nullptr) continue;
+    const T* from = row + channel + span->offset;
+    if (step == 1) {
+      v = V::load(v, V::mask_range(span->begin, span->end), from);
+    } else if (step == 2) {
+      v = V::load_even(v, span->begin, span->end, from);
+    } else {
+      v = V::gather(v, V::mask_range(span->begin, span->end), from, step);
     }
-    return;
   }
-  typename V::Mask masks[V::lanes];
-  for (int i = 0; i < count; ++i) masks[i] = V::mask_range(pieces[i].begin, pieces[i].end);
-  for (std::int64_t c = 0; c < channels; ++c) {
-    V v = V::zero();
-    for (int i = 0; i < count; ++i) {
-      const T* from = pieces[i].data + c * channel_stride;
-      v = step == 1 ? V::load(v, masks[i], from) : V::gather(v, masks[i], from, step);
-    }
-    v.store(to + c * width);
-  }
+  return v;
 }
 
 template <class T>
-void pack_pixel_columns(const PackArgs<T>& args, const std::int32_t* column_vectors) {
-  constexpr std::int64_t lanes = Vec<T>::lanes;
-  // A step that a gather's 32-bit index cannot hold makes every lane a piece of its own.
-  const std::int64_t wide_step = args.axes[2].stride * args.strides.axis[2];
-  constexpr std::int64_t step_limit = (std::int64_t(1) << 31) / 16 - 1;
-  const bool single_lanes = wide_step > step_limit || wide_step < -step_limit;
-  const std::int64_t step = single_lanes ? 1 : wide_step;
-  const std::int64_t vectors = (args.pixels + lanes - 1) / lanes;
-
-  std::int64_t depth = 0;
-  for (std::int64_t u = args.unit_begin; u < args.unit_end; ++u) {
-    depth += Unit(args, u).channel_count;
-  }
-  std::int64_t k = 0;
+void pack_pixel_columns(const PackArgs<T>& args, const ColumnArgs& columns) {
+  using V = Vec<T>;
+  // How many channels ahead to ask for: a channel of a block is a few lines in a page of its own,
+  // which no hardware prefetcher follows.
+  constexpr std::int64_t kAhead = 4;
+  std::int64_t k = columns.k_begin;
   for (std::int64_t u = args.unit_begin; u < args.unit_end; ++u) {
     const Unit unit(args, u);
-    const PixelRun* run = args.runs;
-    std::int64_t used = 0;  // pixels of *run that stand in earlier vectors
-    SourceRow<T> source(args, unit, *run);
-    T* column_panel = args.panel;
-    std::int64_t column = 0;
-    std::int64_t vector_in_column = 0;
-    for (std::int64_t v = 0; v < vectors; ++v) {
-      Piece<T> pieces[lanes];
-      int count = 0;
-      std::int64_t lane = 0;
-      const std::int64_t filled = at_most(lanes, args.pixels - v * lanes);
-      while (lane < filled) {
-        if (used == run->count) {
-          ++run;
-          used = 0;
-          source = SourceRow<T>(args, unit, *run);
-        }
-        const std::int64_t taken = at_most(filled - lane, run->count - used);
-        if (source.row != nullptr) {
-          const bool all_pieces_single = single_lanes || args.padding_mode != PaddingMode::zeros;
-          const std::int64_t first = at_most(at_least(source.first - used, 0), taken);
-          const std::int64_t last = at_least(at_most(source.last - used, taken), first);
-          const auto single = [&](std::int64_t i) {
-            const T* data = source.at(args, used + i);
-            if (data == nullptr) return;
-            const auto at = static_cast<std::int32_t>(lane + i);
-            pieces[count++] = {data - at * step, at, at + 1};
-          };
-          const auto begin = static_cast<std::int32_t>(lane + first);
-          const auto end = static_cast<std::int32_t>(lane + last);
-          if (single_lanes) {
-            for (std::int64_t i = 0; i < taken; ++i) single(i);
-          } else {
-            if (all_pieces_single) {
-              for (std::int64_t i = 0; i < first; ++i) single(i);
-            }
-            if (last > first) {
-              const std::int64_t at = source.column + (used + first) * args.axes[2].stride;
-              pieces[count++] = {source.row + at * args.strides.axis[2] - begin * step, begin, end};
-            }
-            if (all_pieces_single) {
-              for (std::int64_t i = last; i < taken; ++i) single(i);
-            }
-          }
-        }
-        lane += taken;
-        used += taken;
-      }
-      const std::int64_t width = column_vectors[column] * lanes;
-      pack_vector(pieces, count, static_cast<std::int32_t>(step), unit.channel_count,
-                  args.strides.channel, column_panel + k * width + vector_in_column * lanes, width);
-      if (++vector_in_column == column_vectors[column]) {
-        column_panel += depth * width;
-        vector_in_column = 0;
-        ++column;
+    if (u == args.unit_begin || unit.tap[2] == 0) {  // other width taps have the same rows
+      for (std::int64_t run = 0; run < args.run_count; ++run) {
+        columns.rows[run] = source_row(args, unit, args.runs[run]);
       }
     }
-    k += unit.channel_count;
+    const std::int64_t list = columns.one_tap ? 0 : unit.tap[2];
+    const PixelSpan* const spans = columns.spans + list * columns.span_stride;
+    const std::int32_t* const ends = columns.ends + list * columns.vectors;
+    for (std::int64_t c = 0; c < unit.channel_count; ++c, ++k) {
+      const std::int64_t channel = c * args.strides.channel;
+      T* panel = args.panel;
+      const PixelSpan* span = spans;
+      std::int64_t v = 0;
+      for (std::int64_t column = 0; column < columns.column_count; ++column) {
+        const std::int64_t width = columns.column_vectors[column] * V::lanes;
+        T* const to = panel + k * width;
+        for (std::int64_t lane = 0; lane < width; lane += V::lanes, ++v) {
+          const PixelSpan* const end = spans + ends[v];
+          const T* row = span != end ? static_cast<const T*>(columns.rows[span->run]) : nullptr;
+          if (columns.step == 1 && end - span == 1 && span->end - span->begin == V::lanes && row) {
+            const T* from = row + channel + span->offset;
+            V::load(from).store(to + lane);
+            __builtin_prefetch(from + kAhead * args.strides.channel);
+          } else {
+            load_pixels<T>(span, end, columns.rows, channel, columns.step).store(to + lane);
+          }
+          span = end;
+        }
+        panel += columns.depth * width;
+      }
+    }
+  }
+}
+
+// Copies one pixel's channels of a unit, or zeros.
+template <class T>
+static inline void pack_row(const T* from, std::int64_t stride, std::int64_t count, T* to) {
+  using V = Vec<T>;
+  const std::int64_t whole = count / V::lanes * V::lanes;
+  const auto tail = V::mask_range(0, static_cast<int>(count - whole));
+  if (from == nullptr) {
+    for (std::int64_t c = 0; c < whole; c += V::lanes) V::zero().store(to + c);
+    V::zero().store(tail, to + whole);
+  } else if (stride == 1) {
+    for (std::int64_t c = 0; c < whole; c += V::lanes) V::load(from + c).store(to + c);
+    V::load(V::zero(), tail, from + whole).store(tail, to + whole);
+  } else {
+    for (std::int64_t c = 0; c < count; ++c) to[c] = from[c * stride];
   }
 }
 
 template <class T>
 void pack_pixel_rows(const PackArgs<T>& args) {
-  using V = Vec<T>;
-  const std::int64_t channel_stride = args.strides.channel;
+  const AxisTaps& width = args.axes[2];
+  const std::int64_t pixel_step = width.stride * args.strides.axis[2];
   T* to = args.panel;
   for (std::int64_t u = args.unit_begin; u < args.unit_end; ++u) {
     const Unit unit(args, u);
-    const std::int64_t whole = unit.channel_count / V::lanes * V::lanes;
-    const auto tail = V::mask_range(0, static_cast<int>(unit.channel_count - whole));
-    T* row = to;
+    const TapRange& tap = width.taps[unit.tap[2]];
+    T* pixel = to;
+    const auto pack = [&](const T* from) {
+      pack_row(from, args.strides.channel, unit.channel_count, pixel);
+      pixel += kRowStride;
+    };
     for (const PixelRun* run = args.runs; run < args.runs + args.run_count; ++run) {
-      const SourceRow<T> source(args, unit, *run);
-      for (std::int64_t i = 0; i < run->count; ++i, row += kRowStride) {
-        const T* from = source.at(args, i);
-        if (from == nullptr) {
-          for (std::int64_t c = 0; c < whole; c += V::lanes) V::zero().store(row + c);
-          V::zero().store(tail, row + whole);
-        } else if (channel_stride == 1) {
-          for (std::int64_t c = 0; c < whole; c += V::lanes) V::load(from + c).store(row + c);
-          V::load(V::zero(), tail, from + whole).store(tail, row + whole);
-        } else {
-          for (std::int64_t c = 0; c < unit.channel_count; ++c) row[c] = from[c * channel_stride];
+      const T* const row = source_row(args, unit, *run);
+      const std::int64_t begin = run->position[2];
+      const std::int64_t end = begin + run->count;
+      const std::int64_t first = row ? at_most(at_least(tap.first, begin), end) : end;
+      const std::int64_t last = row ? at_least(at_most(tap.last, end), first) : end;
+      const auto pack_padding = [&](std::int64_t from, std::int64_t upto) {
+        for (std::int64_t o = from; o < upto; ++o) {
+          const std::int64_t index =
+              padded_index(o * width.stride + tap.shift, width.in, args.padding_mode);
+          pack(row == nullptr || index < 0 ? nullptr : row + index * args.strides.axis[2]);
         }
+      };
+      pack_padding(begin, first);
+      if (first < last) {
+        const T* from = row + (first * width.stride + tap.shift) * args.strides.axis[2];
+        for (std::int64_t o = first; o < last; ++o, from += pixel_step) pack(from);
       }
+      pack_padding(last, end);
     }
     to += unit.channel_count;
   }

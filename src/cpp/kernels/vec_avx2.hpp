@@ -1,4 +1,5 @@
-// Vec over AVX2 and FMA. The operations and their meaning are listed in vec_scalar.hpp.
+// Vec over AVX2 and FMA. The operations and their meaning are listed in vec_scalar.hpp. Ranges of
+// lanes that reach outside the vector are clipped by mask_range here.
 #pragma once
 
 #include <immintrin.h>
@@ -26,6 +27,14 @@ struct Vec<float> {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     const __m256i index = _mm256_mullo_epi32(lane, _mm256_set1_epi32(step));
     return {_mm256_mask_i32gather_ps(rest.v, p, index, _mm256_castsi256_ps(mask), 4)};
+  }
+  static Vec load_even(Vec rest, int begin, int end, const float* p) {
+    if (begin >= end) return rest;
+    const __m256 low = _mm256_maskload_ps(p, mask_range(2 * begin, 2 * end - 1));
+    const __m256 high = _mm256_maskload_ps(p + 8, mask_range(2 * begin - 8, 2 * end - 9));
+    const __m256 halves = _mm256_shuffle_ps(low, high, 0x88);  // 0 2 8 10, 4 6 12 14
+    const __m256d even = _mm256_permute4x64_pd(_mm256_castps_pd(halves), 0xd8);
+    return select(mask_range(begin, end), {_mm256_castpd_ps(even)}, rest);
   }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
   void store(Mask mask, float* p) const { _mm256_maskstore_ps(p, mask, v); }
@@ -78,6 +87,13 @@ struct Vec<double> {
     const __m128i lane = _mm_setr_epi32(0, 1, 2, 3);
     const __m128i index = _mm_mullo_epi32(lane, _mm_set1_epi32(step));
     return {_mm256_mask_i32gather_pd(rest.v, p, index, _mm256_castsi256_pd(mask), 8)};
+  }
+  static Vec load_even(Vec rest, int begin, int end, const double* p) {
+    if (begin >= end) return rest;
+    const __m256d low = _mm256_maskload_pd(p, mask_range(2 * begin, 2 * end - 1));
+    const __m256d high = _mm256_maskload_pd(p + 4, mask_range(2 * begin - 4, 2 * end - 5));
+    const __m256d even = _mm256_permute4x64_pd(_mm256_unpacklo_pd(low, high), 0xd8);
+    return select(mask_range(begin, end), {even}, rest);
   }
   void store(double* p) const { _mm256_storeu_pd(p, v); }
   void store(Mask mask, double* p) const { _mm256_maskstore_pd(p, mask, v); }

@@ -27,6 +27,15 @@ struct Vec<float> {
     const __m512i index = _mm512_mullo_epi32(lane, _mm512_set1_epi32(step));
     return {_mm512_mask_i32gather_ps(rest.v, mask, index, p, 4)};
   }
+  static Vec load_even(Vec rest, int begin, int end, const float* p) {
+    if (begin >= end) return rest;
+    const std::uint32_t wanted = (1u << (2 * end - 1)) - (1u << (2 * begin));
+    const __m512 low = _mm512_maskz_loadu_ps(static_cast<Mask>(wanted), p);
+    const __m512 high = _mm512_maskz_loadu_ps(static_cast<Mask>(wanted >> 16), p + 16);
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return select(mask_range(begin, end), {_mm512_permutex2var_ps(low, even, high)}, rest);
+  }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
   void store(Mask mask, float* p) const { _mm512_mask_storeu_ps(p, mask, v); }
 
@@ -74,6 +83,14 @@ struct Vec<double> {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     const __m256i index = _mm256_mullo_epi32(lane, _mm256_set1_epi32(step));
     return {_mm512_mask_i32gather_pd(rest.v, mask, index, p, 8)};
+  }
+  static Vec load_even(Vec rest, int begin, int end, const double* p) {
+    if (begin >= end) return rest;
+    const std::uint32_t wanted = (1u << (2 * end - 1)) - (1u << (2 * begin));
+    const __m512d low = _mm512_maskz_loadu_pd(static_cast<Mask>(wanted), p);
+    const __m512d high = _mm512_maskz_loadu_pd(static_cast<Mask>(wanted >> 8), p + 8);
+    const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    return select(mask_range(begin, end), {_mm512_permutex2var_pd(low, even, high)}, rest);
   }
   void store(double* p) const { _mm512_storeu_pd(p, v); }
   void store(Mask mask, double* p) const { _mm512_mask_storeu_pd(p, mask, v); }

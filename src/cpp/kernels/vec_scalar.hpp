@@ -52,6 +52,9 @@ struct Vec {
   static Vec load(const T* p) { return {*p}; }
   static Vec load(Vec rest, Mask mask, const T* p) { return mask ? Vec{*p} : rest; }
   static Vec gather(Vec rest, Mask mask, const T* p, std::int32_t) { return load(rest, mask, p); }
+  static Vec load_even(Vec rest, int begin, int end, const T* p) {
+    return load(rest, mask_range(begin, end), p);
+  }
   void store(T* p) const { *p = v; }
   void store(Mask mask, T* p) const {
     if (mask) *p = v;
