@@ -18,6 +18,7 @@
 // The bits are the same: each sum is one chain over k in either case.
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "algorithms/common.hpp"
 #include "algorithms/pixel_spans.hpp"
@@ -44,10 +45,11 @@ class Im2colGemmPlan final : public Plan {
     const ConvProblem& p = problem();
     std::int64_t most_out = 0;
     for (const Group& group : p.groups) most_out = std::max(most_out, group.out_channels);
-    // A vector of lanes that is less than half full wastes more than strided access costs.
-    lanes_are_channels_ = p.channels_last
-                              ? 2 * most_out >= table_.lanes
-                              : 2 * p.out_pixels() < table_.lanes && most_out > p.out_pixels();
+    // Idle lanes cost more than strided access does, until less than half of them are.
+    const std::int64_t pixel_lanes = round_to_lanes(p.out_pixels()) * most_out;
+    const std::int64_t channel_lanes = round_to_lanes(most_out) * p.out_pixels();
+    lanes_are_channels_ =
+        p.channels_last ? 2 * most_out >= table_.lanes : 10 * pixel_lanes > 11 * channel_lanes;
     std::int64_t packed = 0;
     for (const Group& group : p.groups) {
       GroupPlan plan;
@@ -423,12 +425,15 @@ class Im2colGemmPlan final : public Plan {
   TileEnds tile_ends(const ConvArrays& arrays, const Task& task, std::int64_t channel,
                      std::int64_t pixel, std::int64_t pixels, std::int64_t channels) const {
     const ConvProblem& p = problem();
-    const auto strides_fit = [&](const Strides& strides) {
-      return is_flat(strides) && (lanes_are_channels_ ? strides.channel : strides.axis[2]) == 1;
+    const auto out_stride = pixel_stride(arrays.out_strides);
+    const auto residual_stride = pixel_stride(arrays.residual_strides);
+    const auto contiguous = [&](const std::optional<std::int64_t>& pixel_step,
+                                const Strides& strides) {
+      return pixel_step && (lanes_are_channels_ ? strides.channel : *pixel_step) == 1;
     };
     TileEnds ends;
-    if (!strides_fit(arrays.out_strides) ||
-        (arrays.residual && !strides_fit(arrays.residual_strides))) {
+    if (!contiguous(out_stride, arrays.out_strides) ||
+        (arrays.residual && !contiguous(residual_stride, arrays.residual_strides))) {
       return ends;
     }
     constexpr T infinity = std::numeric_limits<T>::infinity();
@@ -448,23 +453,21 @@ class Im2colGemmPlan final : public Plan {
       default:
         return ends;
     }
-    const auto offset = [&](const Strides& strides) {
-      return task.image * strides.batch + channel * strides.channel + pixel * strides.axis[2];
-    };
-    const auto row_stride = [&](const Strides& strides) {
-      return lanes_are_channels_ ? strides.axis[2] : strides.channel;
+    const auto offset = [&](const Strides& strides, std::int64_t pixel_step) {
+      return task.image * strides.batch + channel * strides.channel + pixel * pixel_step;
     };
     ends.usable = true;
     ends.first.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
     ends.first.bias_per_column = lanes_are_channels_;
     ends.first.residual = nullptr;
     if (arrays.residual) {
-      ends.first.residual =
-          static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
+      ends.first.residual = static_cast<const T*>(arrays.residual) +
+                            offset(arrays.residual_strides, *residual_stride);
+      ends.first.residual_stride =
+          lanes_are_channels_ ? *residual_stride : arrays.residual_strides.channel;
     }
-    ends.first.residual_stride = row_stride(arrays.residual_strides);
-    ends.first.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
-    ends.first.out_stride = row_stride(arrays.out_strides);
+    ends.first.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides, *out_stride);
+    ends.first.out_stride = lanes_are_channels_ ? *out_stride : arrays.out_strides.channel;
     ends.column_end = lanes_are_channels_ ? channels : pixels;
     return ends;
   }
@@ -511,11 +514,21 @@ class Im2colGemmPlan final : public Plan {
     }
   }
 
-  bool is_flat(const Strides& strides) const {
-    const std::int64_t height = problem().axes[1].out;
-    const std::int64_t width = problem().axes[2].out;
-    return strides.axis[1] == width * strides.axis[2] &&
-           strides.axis[0] == height * strides.axis[1];
+  // The stride from each output pixel to the next in row-major order, if there is one.
+  std::optional<std::int64_t> pixel_stride(const Strides& strides) const {
+    std::optional<std::int64_t> stride;
+    std::int64_t pixels = 1;
+    for (int axis = kSpatialAxes - 1; axis >= 0; --axis) {
+      const std::int64_t length = problem().axes[static_cast<std::size_t>(axis)].out;
+      if (length == 1) continue;  // its stride means nothing
+      if (!stride) {
+        stride = strides.axis[axis];
+      } else if (strides.axis[axis] != *stride * pixels) {
+        return std::nullopt;
+      }
+      pixels *= length;
+    }
+    return stride.value_or(1);
   }
 
   // Sends the sums of pixels [begin, end) through the epilogue to the output, run by run, or at
@@ -525,8 +538,12 @@ class Im2colGemmPlan final : public Plan {
               const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const std::int64_t width = p.axes[2].out;
-    const bool flat =
-        is_flat(arrays.out_strides) && (!arrays.residual || is_flat(arrays.residual_strides));
+    const auto out_stride = pixel_stride(arrays.out_strides);
+    const auto residual_stride = pixel_stride(arrays.residual_strides);
+    const bool flat = out_stride && (!arrays.residual || residual_stride);
+    const std::int64_t out_step = flat ? *out_stride : arrays.out_strides.axis[2];
+    const std::int64_t residual_step =
+        flat && residual_stride ? *residual_stride : arrays.residual_strides.axis[2];
     std::int64_t pixel = begin;
     while (pixel < end) {
       const std::int64_t row = pixel / width;
@@ -550,9 +567,9 @@ class Im2colGemmPlan final : public Plan {
         args.columns = channels;
         args.acc = scratch.sums + done * sums_stride;
         args.bias_column = 1;
-        args.out_row = arrays.out_strides.axis[2];
+        args.out_row = out_step;
         args.out_column = arrays.out_strides.channel;
-        args.residual_row = arrays.residual_strides.axis[2];
+        args.residual_row = residual_step;
         args.residual_column = arrays.residual_strides.channel;
       } else {
         args.rows = channels;
@@ -560,9 +577,9 @@ class Im2colGemmPlan final : public Plan {
         args.acc = scratch.sums + done;
         args.bias_row = 1;
         args.out_row = arrays.out_strides.channel;
-        args.out_column = arrays.out_strides.axis[2];
+        args.out_column = out_step;
         args.residual_row = arrays.residual_strides.channel;
-        args.residual_column = arrays.residual_strides.axis[2];
+        args.residual_column = residual_step;
       }
       table_.epilogue(args);
       pixel += count;
