@@ -33,6 +33,27 @@ void for_each_weight(const ConvProblem& problem, const WeightView& view, std::in
   }
 }
 
+// Packs a group's weights as panels [k][width], one after the other, for consecutive parts of the
+// output channels; a part of the split is `unit` channels wide per element. Missing channels are 0.
+template <class T>
+void pack_panels(const ConvProblem& problem, const WeightView& view, const Group& group,
+                 const Split& parts, std::int64_t unit, T* to) {
+  const T* const from = static_cast<const T*>(view.data);
+  const std::int64_t depth = group.in_channels * problem.taps();
+  for (std::int64_t part = 0; part < parts.count(); ++part) {
+    const std::int64_t width = parts.size(part) * unit;
+    const std::int64_t begin = parts.begin(part) * unit;
+    const std::int64_t used = std::min(width, group.out_channels - begin);
+    T* const panel = to + begin * depth;
+    const T* const first = from + begin * view.out_stride;
+    for_each_weight(problem, view, group.in_channels, [&](std::int64_t k, std::int64_t offset) {
+      T* const at = panel + k * width;
+      for (std::int64_t i = 0; i < used; ++i) at[i] = first[i * view.out_stride + offset];
+      std::fill(at + used, at + width, T(0));
+    });
+  }
+}
+
 inline std::vector<TapRange> tap_ranges(const Axis& axis) {
   std::vector<TapRange> ranges(static_cast<std::size_t>(axis.kernel));
   for (std::int64_t tap = 0; tap < axis.kernel; ++tap) {

@@ -81,26 +81,8 @@ class Im2colGemmPlan final : public Plan {
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
     for (std::size_t g = 0; g < weights.size(); ++g) {
-      const Group& group = problem().groups[g];
-      const GroupPlan& plan = groups_[g];
-      const WeightView& view = weights[g];
-      const T* from = static_cast<const T*>(view.data);
-      T* to = static_cast<T*>(packed) + plan.packed_offset;
-      for (std::int64_t part = 0; part < plan.weight_parts.count(); ++part) {
-        const std::int64_t width = channels_of(plan.weight_parts.size(part));
-        const std::int64_t begin = channels_of(plan.weight_parts.begin(part));
-        const std::int64_t used = std::min(width, group.out_channels - begin);
-        T* panel = to + begin * plan.depth;
-        const T* first = from + begin * view.out_stride;
-        for_each_weight(problem(), view, group.in_channels,
-                        [&](std::int64_t k, std::int64_t offset) {
-                          T* at = panel + k * width;
-                          for (std::int64_t i = 0; i < used; ++i) {
-                            at[i] = first[i * view.out_stride + offset];
-                          }
-                          std::fill(at + used, at + width, T(0));
-                        });
-      }
+      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].weight_parts,
+                  channels_of(1), static_cast<T*>(packed) + groups_[g].packed_offset);
     }
   }
 

@@ -18,6 +18,7 @@ inline constexpr std::int64_t kRowStride = kPanelDepth + 16;
 
 inline constexpr int kMaxTileRows = 14;
 inline constexpr int kMaxTileVectors = 3;
+inline constexpr int kMaxDirectVectors = 12;
 
 // Where a tile's finished sums go without a detour over memory:
 //     out[i * out_stride + j] = min(high, max(low, (sum + bias) + residual[i * residual_stride +
@@ -44,6 +45,29 @@ struct TileEnd {
 template <class T>
 using GemmTile = void (*)(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t c_stride,
                           bool accumulate, const TileEnd<T>* end);
+
+// For k in [0, depth) in this order, starting from +0:
+//     c[i * c_stride + j] = fma(a[k * rows + i], b[offsets[k] + j], c[i * c_stride + j])
+// for i < rows and j < vectors * lanes.
+template <class T>
+using DirectTile = void (*)(std::int64_t depth, const T* a, const T* b, const std::int32_t* offsets,
+                            T* c, std::int64_t c_stride);
+
+// to[j] = the padded row at position start + j * step, for j < count. Exactly first <= j < last lie
+// inside the input row of `in` elements, `stride` apart. A null row is a row of zeros.
+template <class T>
+struct PadRowArgs {
+  const T* row;
+  std::int64_t stride;
+  std::int64_t in;
+  std::int64_t start;
+  std::int64_t step;
+  std::int64_t first;
+  std::int64_t last;
+  std::int64_t count;
+  PaddingMode padding_mode;
+  T* to;
+};
 
 // A run of output pixels within one output row.
 struct PixelRun {
@@ -139,6 +163,11 @@ struct KernelTable {
   // [rows - 1][vectors - 1]
   GemmTile<T> gemm_interleaved[kMaxTileRows][kMaxTileVectors];
   GemmTile<T> gemm_row_major[kMaxTileRows][kMaxTileVectors];
+
+  // [rows - 1][vectors - 1], and the largest vectors for [rows - 1].
+  DirectTile<T> direct[kMaxTileRows][kMaxDirectVectors];
+  std::int64_t direct_vectors[kMaxTileRows];
+  void (*pad_row)(const PadRowArgs<T>&);
 
   // Pixels become lanes: [column panel][k][width], k from k_begin, lanes without a pixel are zero.
   void (*pack_pixel_columns)(const PackArgs<T>&, const ColumnArgs&);

@@ -2,8 +2,10 @@
 // PYCONV_VEC_HEADER, and sets the compiler's instruction-set options.
 #include PYCONV_VEC_HEADER
 
-#include "kernels/epilogue-inl.hpp"
 #include "kernels/gemm-inl.hpp"
+
+#include "kernels/direct-inl.hpp"
+#include "kernels/epilogue-inl.hpp"
 #include "kernels/packing-inl.hpp"
 
 namespace pyconv::PYCONV_ISA {
@@ -16,6 +18,8 @@ constexpr KernelTable<T> make_table() {
   table.tile_vectors = Tile<T>::vectors;
   fill_tiles<T, true>(table.gemm_interleaved);
   fill_tiles<T, false>(table.gemm_row_major);
+  fill_direct<T>(table.direct, table.direct_vectors);
+  table.pad_row = pad_row<T>;
   table.pack_pixel_columns = pack_pixel_columns<T>;
   table.pack_pixel_rows = pack_pixel_rows<T>;
   table.epilogue = epilogue<T>;

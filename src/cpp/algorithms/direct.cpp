@@ -1,0 +1,426 @@
+// Direct convolution for groups of few channels, first layers and layers with few outputs. A block
+// of output rows reads a padded copy of its input rows, in which each tap is a constant offset:
+//
+//   padded rows of one channel, split by stride:   [depth tap][row phase][column phase][row][pitch]
+//
+//        row r, column c of the output           reads, under tap (p, q) of stride 1
+//        . . . . . . |. .                        . . . . . . |. .
+//        . . x . . . |. .   flat position        . . . . . . |. .
+//        . . . . . . |. .   r * pitch + c        . . . x . . |. .   + p * pitch + q
+//
+// so that all rows of the block are one flat axis, cut into vectors without regard to rows. The
+// pitch is the output's width and the few columns that taps reach beyond; sums there are dropped.
+// Against im2col, an input element is copied once and not once per tap, which is worth it where
+// few output channels share the copy.
+#include <algorithm>
+#include <limits>
+
+#include "algorithms/common.hpp"
+#include "core/padding.hpp"
+#include "core/parallel.hpp"
+#include "core/workspace.hpp"
+
+namespace pyconv {
+namespace {
+
+// A block's padded rows: most of an L1 and the near part of an L2 cache.
+constexpr std::int64_t kRowsBytes = 96 << 10;
+
+// What a block may take if even one output row needs more.
+constexpr std::int64_t kMostRowsBytes = 2 << 20;
+
+// One axis of the padded copy: tap t reads phase t * dilation % stride at t * dilation / stride.
+struct PhaseAxis {
+  std::int64_t stride;
+  std::int64_t dilation;
+  std::int64_t kernel;
+  std::int64_t reach;  // largest shift of a tap
+
+  explicit PhaseAxis(const Axis& axis)
+      : stride(axis.stride),
+        dilation(axis.dilation),
+        kernel(axis.kernel),
+        reach((axis.kernel - 1) * axis.dilation / axis.stride) {}
+
+  std::int64_t phase_of(std::int64_t tap) const { return tap * dilation % stride; }
+  std::int64_t shift_of(std::int64_t tap) const { return tap * dilation / stride; }
+
+  // Phases that some tap reads, in the order of the first tap that does.
+  std::vector<std::int64_t> phases() const {
+    std::vector<std::int64_t> used;
+    for (std::int64_t tap = 0; tap < kernel; ++tap) {
+      const std::int64_t phase = phase_of(tap);
+      if (!used.empty() && phase == used.front()) break;  // taps repeat the cycle
+      used.push_back(phase);
+    }
+    return used;
+  }
+
+  std::int64_t slot_of(std::int64_t tap) const {
+    const std::vector<std::int64_t> used = phases();
+    return std::find(used.begin(), used.end(), phase_of(tap)) - used.begin();
+  }
+};
+
+// Elements that one channel takes for a block of `rows` output rows.
+struct RowLayout {
+  PhaseAxis height;
+  PhaseAxis width;
+  std::int64_t depth_taps;
+  std::int64_t row_phases;
+  std::int64_t column_phases;
+  std::int64_t pitch;
+
+  explicit RowLayout(const ConvProblem& p)
+      : height(p.axes[1]),
+        width(p.axes[2]),
+        depth_taps(p.axes[0].kernel),
+        row_phases(static_cast<std::int64_t>(height.phases().size())),
+        column_phases(static_cast<std::int64_t>(width.phases().size())),
+        pitch(p.axes[2].out + width.reach) {}
+
+  std::int64_t plane(std::int64_t rows) const { return (rows + height.reach) * pitch; }
+
+  std::int64_t channel(std::int64_t rows) const {
+    const std::int64_t elements = depth_taps * row_phases * column_phases * plane(rows);
+    // Not a multiple of 4 KiB: the channels of a tile's window would share cache sets.
+    return (elements + 15) / 16 * 16 + 16;
+  }
+};
+
+std::int64_t most_in_channels(const ConvProblem& p) {
+  std::int64_t most = 0;
+  for (const Group& group : p.groups) most = std::max(most, group.in_channels);
+  return most;
+}
+
+std::int64_t most_out_channels(const ConvProblem& p) {
+  std::int64_t most = 0;
+  for (const Group& group : p.groups) most = std::max(most, group.out_channels);
+  return most;
+}
+
+template <class T>
+class DirectPlan final : public Plan {
+ public:
+  explicit DirectPlan(ConvProblem problem_in)
+      : Plan(std::move(problem_in)), table_(kernels<T>()), layout_(problem()) {
+    const ConvProblem& p = problem();
+    for (const Group& group : p.groups) {
+      GroupPlan plan;
+      plan.tiles = Split::by_limit(group.out_channels, table_.tile_rows);
+      plan.depth = group.in_channels * p.taps();
+      plan.packed_offset = packed_elements_;
+      packed_elements_ += group.out_channels * plan.depth;
+      groups_.push_back(plan);
+    }
+    const std::int64_t channels = std::max<std::int64_t>(1, most_in_channels(p));
+    const std::int64_t element = sizeof(T);
+    rows_ = 1;
+    while (rows_ < p.axes[1].out && layout_.channel(rows_ + 1) * channels * element <= kRowsBytes) {
+      ++rows_;
+    }
+    channel_stride_ = layout_.channel(rows_);
+    column_range_ = column_ranges();
+    for (std::size_t g = 0; g < p.groups.size(); ++g) {
+      groups_[g].offsets = offsets_for(p.groups[g].in_channels);
+    }
+  }
+
+  std::string name() const override { return "direct"; }
+  std::string packing() const override { return "direct"; }
+
+  std::size_t packed_bytes() const override {
+    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
+  }
+
+  void pack(const std::vector<WeightView>& weights, void* packed) const override {
+    for (std::size_t g = 0; g < weights.size(); ++g) {
+      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].tiles, 1,
+                  static_cast<T*>(packed) + groups_[g].packed_offset);
+    }
+  }
+
+  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
+
+  std::size_t workspace_bytes(int threads) const override {
+    return static_cast<std::size_t>(threads) * carve(nullptr).bytes;
+  }
+
+  std::string tile() const override {
+    const std::int64_t rows = std::min(table_.tile_rows, most_out_channels(problem()));
+    if (rows < 1) return "none";
+    return std::to_string(rows) + " channels x " +
+           std::to_string(table_.direct_vectors[rows - 1] * table_.lanes) + " pixels";
+  }
+
+  std::string reason() const override {
+    return "few output channels share an input channel: copying each row once pays";
+  }
+
+  void run(const ConvArrays& arrays, int threads) const override {
+    const ConvProblem& p = problem();
+    if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
+    const std::size_t bytes = carve(nullptr).bytes;
+    const AlignedBuffer workspace = make_aligned(bytes * static_cast<std::size_t>(threads));
+    const auto groups = static_cast<std::int64_t>(p.groups.size());
+    const Split blocks = row_blocks(threads);
+    const std::int64_t blocks_per_image = p.axes[0].out * blocks.count();
+    parallel_for(p.batch * groups * blocks_per_image, threads, [&](std::int64_t task, int thread) {
+      const Scratch scratch = carve(static_cast<std::byte*>(workspace.get()) +
+                                    static_cast<std::size_t>(thread) * bytes);
+      const std::int64_t block = task % blocks.count();
+      Place at;
+      at.depth = task / blocks.count() % p.axes[0].out;
+      at.group = static_cast<std::size_t>(task / blocks_per_image % groups);
+      at.image = task / blocks_per_image / groups;
+      at.row = blocks.begin(block);
+      at.rows = blocks.size(block);
+      copy_rows(arrays, at, scratch);
+      convolve_rows(arrays, at, scratch);
+    });
+  }
+
+ private:
+  struct GroupPlan {
+    Split tiles;  // row tiles of output channels
+    std::int64_t depth = 0;
+    std::int64_t packed_offset = 0;
+    std::shared_ptr<const std::vector<std::int32_t>> offsets;
+  };
+
+  struct Scratch {
+    T* rows;
+    T* sums;
+    std::size_t bytes;
+  };
+
+  // A block of output rows of one group.
+  struct Place {
+    std::int64_t image;
+    std::size_t group;
+    std::int64_t depth;
+    std::int64_t row;
+    std::int64_t rows;
+  };
+
+  // Where one column phase of the padded row lies inside the input.
+  struct ColumnRange {
+    std::int64_t start;  // input column of the first element, may be negative
+    std::int64_t first;
+    std::int64_t last;
+  };
+
+  std::vector<ColumnRange> column_ranges() const {
+    const Axis& axis = problem().axes[2];
+    std::vector<ColumnRange> ranges;
+    for (const std::int64_t phase : layout_.width.phases()) {
+      const std::int64_t start = phase - axis.pad_before;
+      const std::int64_t first = start < 0 ? ceil_div(-start, axis.stride) : 0;
+      const std::int64_t last = start < axis.in ? ceil_div(axis.in - start, axis.stride) : 0;
+      ranges.push_back({start, std::min(first, layout_.pitch), 0});
+      ranges.back().last = std::clamp(last, ranges.back().first, layout_.pitch);
+    }
+    return ranges;
+  }
+
+  // Offsets of k in accumulation order, shared by groups of equally many channels.
+  std::shared_ptr<const std::vector<std::int32_t>> offsets_for(std::int64_t channels) {
+    for (const GroupPlan& other : groups_) {
+      if (other.offsets && other.depth == channels * problem().taps()) return other.offsets;
+    }
+    auto offsets = std::make_shared<std::vector<std::int32_t>>();
+    const ConvProblem& p = problem();
+    const std::int64_t plane = layout_.plane(rows_);
+    for (std::int64_t block = 0; block < channels; block += kChannelBlock) {
+      for (std::int64_t d = 0; d < p.axes[0].kernel; ++d) {
+        for (std::int64_t h = 0; h < p.axes[1].kernel; ++h) {
+          for (std::int64_t w = 0; w < p.axes[2].kernel; ++w) {
+            const std::int64_t slot =
+                (d * layout_.row_phases + layout_.height.slot_of(h)) * layout_.column_phases +
+                layout_.width.slot_of(w);
+            const std::int64_t offset = slot * plane + layout_.height.shift_of(h) * layout_.pitch +
+                                        layout_.width.shift_of(w);
+            for (std::int64_t c = block; c < std::min(block + kChannelBlock, channels); ++c) {
+              offsets->push_back(static_cast<std::int32_t>(c * channel_stride_ + offset));
+            }
+          }
+        }
+      }
+    }
+    return offsets;
+  }
+
+  // Blocks of output rows; few tasks must be a multiple of the threads.
+  Split row_blocks(int threads) const {
+    const ConvProblem& p = problem();
+    std::int64_t blocks = ceil_div(p.axes[1].out, rows_);
+    const std::int64_t others =
+        p.batch * static_cast<std::int64_t>(p.groups.size()) * p.axes[0].out;
+    if (blocks * others < 8 * threads && blocks * others % threads != 0) {
+      blocks = std::min(p.axes[1].out, ceil_div(blocks, threads) * threads);
+    }
+    return Split::by_count(p.axes[1].out, blocks);
+  }
+
+  std::int64_t flat_length(std::int64_t rows) const {
+    return (rows - 1) * layout_.pitch + problem().axes[2].out;
+  }
+
+  Scratch carve(void* base) const {
+    const std::int64_t channels = std::max<std::int64_t>(1, most_in_channels(problem()));
+    const std::int64_t vectors = ceil_div(flat_length(rows_), table_.lanes);
+    Carver carver(base);
+    Scratch scratch;
+    // The last vector of the last channel reads past its rows.
+    scratch.rows =
+        carver.take<T>(static_cast<std::size_t>(channels * channel_stride_ + table_.lanes));
+    scratch.sums =
+        carver.take<T>(static_cast<std::size_t>(table_.tile_rows * vectors * table_.lanes));
+    scratch.bytes = carver.used();
+    return scratch;
+  }
+
+  void copy_rows(const ConvArrays& arrays, const Place& at, const Scratch& scratch) const {
+    const ConvProblem& p = problem();
+    const Group& group = p.groups[at.group];
+    const Strides& strides = arrays.x_strides;
+    const std::vector<std::int64_t> row_phases = layout_.height.phases();
+    const auto source = [&](int axis, std::int64_t position) {
+      const Axis& a = p.axes[static_cast<std::size_t>(axis)];
+      return padded_index(position - a.pad_before, a.in, p.padding_mode);
+    };
+    PadRowArgs<T> args{};
+    args.stride = strides.axis[2];
+    args.in = p.axes[2].in;
+    args.step = p.axes[2].stride;
+    args.count = layout_.pitch;
+    args.padding_mode = p.padding_mode;
+    for (std::int64_t c = 0; c < group.in_channels; ++c) {
+      const T* const channel = static_cast<const T*>(arrays.x) + at.image * strides.batch +
+                               (group.in_begin + c) * strides.channel;
+      T* to = scratch.rows + c * channel_stride_;
+      for (std::int64_t tap = 0; tap < layout_.depth_taps; ++tap) {
+        const std::int64_t d = source(0, at.depth * p.axes[0].stride + tap * p.axes[0].dilation);
+        for (const std::int64_t phase : row_phases) {
+          for (const ColumnRange& range : column_range_) {
+            for (std::int64_t row = 0; row < at.rows + layout_.height.reach; ++row) {
+              const std::int64_t h = source(1, (at.row + row) * p.axes[1].stride + phase);
+              args.row =
+                  d < 0 || h < 0 ? nullptr : channel + d * strides.axis[0] + h * strides.axis[1];
+              args.start = range.start;
+              args.first = range.first;
+              args.last = range.last;
+              args.to = to + row * layout_.pitch;
+              table_.pad_row(args);
+            }
+            to += layout_.plane(rows_);
+          }
+        }
+      }
+    }
+    std::fill_n(scratch.rows + group.in_channels * channel_stride_, table_.lanes, T(0));
+  }
+
+  void convolve_rows(const ConvArrays& arrays, const Place& at, const Scratch& scratch) const {
+    const GroupPlan& plan = groups_[at.group];
+    const std::int64_t vectors = ceil_div(flat_length(at.rows), table_.lanes);
+    const std::int64_t sums_stride = vectors * table_.lanes;
+    const T* const packed = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
+    for (std::int64_t tile = 0; tile < plan.tiles.count(); ++tile) {
+      const std::int64_t rows = plan.tiles.size(tile);
+      const std::int64_t channel = plan.tiles.begin(tile);
+      const Split columns = Split::by_limit(vectors, table_.direct_vectors[rows - 1]);
+      for (std::int64_t part = 0; part < columns.count(); ++part) {
+        const std::int64_t column = columns.begin(part) * table_.lanes;
+        table_.direct[rows - 1][columns.size(part) - 1](plan.depth, packed + channel * plan.depth,
+                                                        scratch.rows + column, plan.offsets->data(),
+                                                        scratch.sums + column, sums_stride);
+      }
+      finish(arrays, at, problem().groups[at.group].out_begin + channel, rows, sums_stride,
+             scratch.sums);
+    }
+  }
+
+  void finish(const ConvArrays& arrays, const Place& at, std::int64_t channel,
+              std::int64_t channels, std::int64_t sums_stride, const T* sums) const {
+    const ConvProblem& p = problem();
+    EpilogueArgs<T> args{};
+    args.rows = channels;
+    args.columns = p.axes[2].out;
+    args.acc_row = sums_stride;
+    args.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
+    args.bias_row = 1;
+    args.out_row = arrays.out_strides.channel;
+    args.out_column = arrays.out_strides.axis[2];
+    args.residual_row = arrays.residual_strides.channel;
+    args.residual_column = arrays.residual_strides.axis[2];
+    args.activation = p.activation;
+    for (std::int64_t row = 0; row < at.rows; ++row) {
+      const auto offset = [&](const Strides& strides) {
+        return at.image * strides.batch + channel * strides.channel + at.depth * strides.axis[0] +
+               (at.row + row) * strides.axis[1];
+      };
+      args.acc = sums + row * layout_.pitch;
+      args.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
+      if (arrays.residual) {
+        args.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
+      }
+      table_.epilogue(args);
+    }
+  }
+
+  const KernelTable<T>& table_;
+  RowLayout layout_;
+  std::vector<GroupPlan> groups_;
+  std::int64_t packed_elements_ = 0;
+  std::int64_t rows_ = 1;  // output rows of a block
+  std::int64_t channel_stride_ = 0;
+  std::vector<ColumnRange> column_range_;
+};
+
+// Beyond these bounds a copy of padded rows is large for what it saves; they also keep offsets
+// within 32 bits.
+bool rows_fit(const ConvProblem& p) {
+  constexpr std::int64_t kMostTaps = 1024;
+  for (const Axis& axis : p.axes) {
+    if (axis.kernel > kMostTaps || axis.out > kMostRowsBytes) return false;
+    if ((axis.kernel - 1) * axis.dilation / axis.stride > kMostRowsBytes) return false;
+  }
+  if (p.taps() > kMostTaps || most_in_channels(p) > kMostRowsBytes) return false;
+  const RowLayout layout(p);
+  // At most 2^10 phases, 2^10 taps of depth, 2^22 rows ... stay far below 2^63, one factor at a
+  // time.
+  const std::int64_t row_elements = layout.pitch * (1 + layout.height.reach);
+  if (row_elements > kMostRowsBytes) return false;
+  const std::int64_t element = p.dtype == DataType::float64 ? 8 : 4;
+  return layout.channel(1) * element <=
+         kMostRowsBytes / std::max<std::int64_t>(1, most_in_channels(p));
+}
+
+}  // namespace
+
+std::string direct_refuses(const ConvProblem& problem) {
+  if (rows_fit(problem)) return {};
+  return "the padded rows under one output row take more than 2 MiB";
+}
+
+bool direct_pays(const ConvProblem& p) {
+  // im2col copies each vector once per tap, at the cost of about 10 multiply-add instructions; here
+  // the columns beyond the output's width are computed in vain.
+  const std::int64_t out_channels = most_out_channels(p);
+  const std::int64_t taps = p.taps();
+  if (p.channels_last || taps == 1) return false;
+  const RowLayout layout(p);
+  const std::int64_t width = p.axes[2].out;
+  return out_channels * layout.pitch + 10 * width / taps < (out_channels + 10) * width;
+}
+
+std::unique_ptr<Plan> plan_direct(ConvProblem problem) {
+  if (problem.dtype == DataType::float64) {
+    return std::make_unique<DirectPlan<double>>(std::move(problem));
+  }
+  return std::make_unique<DirectPlan<float>>(std::move(problem));
+}
+
+}  // namespace pyconv
