@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
+#include <optional>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -64,6 +66,26 @@ inline std::vector<TapRange> tap_ranges(const Axis& axis) {
                                              std::min(last, axis.out)};
   }
   return ranges;
+}
+
+// An activation that is min(high, max(low, x)), which kernels apply to sums in registers.
+struct Clamp {
+  double low;
+  double high;
+};
+
+inline std::optional<Clamp> clamp_of(const Activation& activation) {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  switch (activation.kind) {
+    case ActivationKind::none:
+      return Clamp{-infinity, infinity};
+    case ActivationKind::relu:
+      return Clamp{0, infinity};
+    case ActivationKind::clip:
+      return Clamp{activation.low, activation.high};
+    default:
+      return std::nullopt;
+  }
 }
 
 // Waking a team costs some microseconds, so every thread should have about 2^20

@@ -114,13 +114,8 @@ class DirectPlan final : public Plan {
       packed_elements_ += group.out_channels * plan.depth;
       groups_.push_back(plan);
     }
-    const std::int64_t channels = std::max<std::int64_t>(1, most_in_channels(p));
-    const std::int64_t element = sizeof(T);
-    rows_ = 1;
-    while (rows_ < p.axes[1].out && layout_.channel(rows_ + 1) * channels * element <= kRowsBytes) {
-      ++rows_;
-    }
-    channel_stride_ = layout_.channel(rows_);
+    choose_block();
+    row_phases_ = layout_.height.phases();
     column_range_ = column_ranges();
     for (std::size_t g = 0; g < p.groups.size(); ++g) {
       groups_[g].offsets = offsets_for(p.groups[g].in_channels);
@@ -176,8 +171,7 @@ class DirectPlan final : public Plan {
       at.image = task / blocks_per_image / groups;
       at.row = blocks.begin(block);
       at.rows = blocks.size(block);
-      copy_rows(arrays, at, scratch);
-      convolve_rows(arrays, at, scratch);
+      run_task(arrays, at, scratch);
     });
   }
 
@@ -192,6 +186,8 @@ class DirectPlan final : public Plan {
   struct Scratch {
     T* rows;
     T* sums;
+    PixelSpan* spans;
+    std::int32_t* span_ends;
     std::size_t bytes;
   };
 
@@ -210,6 +206,26 @@ class DirectPlan final : public Plan {
     std::int64_t first;
     std::int64_t last;
   };
+
+  // As many channels at a time as leave room for rows enough that the halo between blocks is small;
+  // whole blocks of the accumulation order, unless it is all of them.
+  void choose_block() {
+    const ConvProblem& p = problem();
+    const std::int64_t element = sizeof(T);
+    const std::int64_t most = std::max<std::int64_t>(1, most_in_channels(p));
+    const std::int64_t all_rows = std::max<std::int64_t>(1, p.axes[1].out);
+    const std::int64_t wanted_rows = std::min(all_rows, 2 * layout_.height.reach + 2);
+    const auto bytes = [&](std::int64_t rows, std::int64_t channels) {
+      return layout_.channel(rows) * channels * element;
+    };
+    channels_ = most;
+    while (channels_ > kChannelBlock && bytes(wanted_rows, channels_) > kRowsBytes) {
+      channels_ = (channels_ - 1) / kChannelBlock * kChannelBlock;
+    }
+    rows_ = 1;
+    while (rows_ < all_rows && bytes(rows_ + 1, channels_) <= kRowsBytes) ++rows_;
+    channel_stride_ = layout_.channel(rows_);
+  }
 
   std::vector<ColumnRange> column_ranges() const {
     const Axis& axis = problem().axes[2];
@@ -242,7 +258,8 @@ class DirectPlan final : public Plan {
             const std::int64_t offset = slot * plane + layout_.height.shift_of(h) * layout_.pitch +
                                         layout_.width.shift_of(w);
             for (std::int64_t c = block; c < std::min(block + kChannelBlock, channels); ++c) {
-              offsets->push_back(static_cast<std::int32_t>(c * channel_stride_ + offset));
+              offsets->push_back(
+                  static_cast<std::int32_t>(c % channels_ * channel_stride_ + offset));
             }
           }
         }
@@ -268,24 +285,38 @@ class DirectPlan final : public Plan {
   }
 
   Scratch carve(void* base) const {
-    const std::int64_t channels = std::max<std::int64_t>(1, most_in_channels(problem()));
+    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     const std::int64_t vectors = ceil_div(flat_length(rows_), table_.lanes);
+    const bool one_pass = channels_ >= most_in_channels(problem());
+    const std::int64_t sums = one_pass ? table_.tile_rows : most_out_channels(problem());
     Carver carver(base);
     Scratch scratch;
     // The last vector of the last channel reads past its rows.
-    scratch.rows =
-        carver.take<T>(static_cast<std::size_t>(channels * channel_stride_ + table_.lanes));
-    scratch.sums =
-        carver.take<T>(static_cast<std::size_t>(table_.tile_rows * vectors * table_.lanes));
+    scratch.rows = carver.take<T>(size(channels_ * channel_stride_ + table_.lanes));
+    scratch.sums = carver.take<T>(size(sums * vectors * table_.lanes));
+    scratch.spans = carver.take<PixelSpan>(size(vectors + rows_));
+    scratch.span_ends = carver.take<std::int32_t>(size(vectors));
     scratch.bytes = carver.used();
     return scratch;
   }
 
-  void copy_rows(const ConvArrays& arrays, const Place& at, const Scratch& scratch) const {
+  void run_task(const ConvArrays& arrays, const Place& at, const Scratch& scratch) const {
+    const Group& group = problem().groups[at.group];
+    const std::optional<RowsEnd<T>> end = rows_end(arrays, at, scratch);
+    std::fill_n(scratch.rows + channels_ * channel_stride_, table_.lanes, T(0));
+    std::int64_t channel = 0;
+    do {
+      const std::int64_t channel_end = std::min(channel + channels_, group.in_channels);
+      copy_rows(arrays, at, channel, channel_end, scratch);
+      convolve_rows(arrays, at, channel, channel_end, end, scratch);
+      channel = channel_end;
+    } while (channel < group.in_channels);
+  }
+
+  void copy_rows(const ConvArrays& arrays, const Place& at, std::int64_t channel,
+                 std::int64_t channel_end, const Scratch& scratch) const {
     const ConvProblem& p = problem();
-    const Group& group = p.groups[at.group];
     const Strides& strides = arrays.x_strides;
-    const std::vector<std::int64_t> row_phases = layout_.height.phases();
     const auto source = [&](int axis, std::int64_t position) {
       const Axis& a = p.axes[static_cast<std::size_t>(axis)];
       return padded_index(position - a.pad_before, a.in, p.padding_mode);
@@ -296,18 +327,19 @@ class DirectPlan final : public Plan {
     args.step = p.axes[2].stride;
     args.count = layout_.pitch;
     args.padding_mode = p.padding_mode;
-    for (std::int64_t c = 0; c < group.in_channels; ++c) {
-      const T* const channel = static_cast<const T*>(arrays.x) + at.image * strides.batch +
-                               (group.in_begin + c) * strides.channel;
-      T* to = scratch.rows + c * channel_stride_;
+    T* channel_rows = scratch.rows;
+    for (std::int64_t c = channel; c < channel_end; ++c, channel_rows += channel_stride_) {
+      const T* const from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
+                            (p.groups[at.group].in_begin + c) * strides.channel;
+      T* to = channel_rows;
       for (std::int64_t tap = 0; tap < layout_.depth_taps; ++tap) {
         const std::int64_t d = source(0, at.depth * p.axes[0].stride + tap * p.axes[0].dilation);
-        for (const std::int64_t phase : row_phases) {
+        for (const std::int64_t phase : row_phases_) {
           for (const ColumnRange& range : column_range_) {
             for (std::int64_t row = 0; row < at.rows + layout_.height.reach; ++row) {
               const std::int64_t h = source(1, (at.row + row) * p.axes[1].stride + phase);
               args.row =
-                  d < 0 || h < 0 ? nullptr : channel + d * strides.axis[0] + h * strides.axis[1];
+                  d < 0 || h < 0 ? nullptr : from + d * strides.axis[0] + h * strides.axis[1];
               args.start = range.start;
               args.first = range.first;
               args.last = range.last;
@@ -319,27 +351,104 @@ class DirectPlan final : public Plan {
         }
       }
     }
-    std::fill_n(scratch.rows + group.in_channels * channel_stride_, table_.lanes, T(0));
   }
 
-  void convolve_rows(const ConvArrays& arrays, const Place& at, const Scratch& scratch) const {
+  // Adds input channels [channel, channel_end) of the group to the sums of a block, and sends them
+  // on after the last.
+  void convolve_rows(const ConvArrays& arrays, const Place& at, std::int64_t channel,
+                     std::int64_t channel_end, const std::optional<RowsEnd<T>>& end,
+                     const Scratch& scratch) const {
+    const Group& group = problem().groups[at.group];
     const GroupPlan& plan = groups_[at.group];
     const std::int64_t vectors = ceil_div(flat_length(at.rows), table_.lanes);
     const std::int64_t sums_stride = vectors * table_.lanes;
     const T* const packed = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
+    const bool one_pass = channels_ >= group.in_channels;
+    const bool last = channel_end == group.in_channels;
+    const std::int64_t k = channel * problem().taps();
+    const std::int64_t depth = (channel_end - channel) * problem().taps();
     for (std::int64_t tile = 0; tile < plan.tiles.count(); ++tile) {
       const std::int64_t rows = plan.tiles.size(tile);
-      const std::int64_t channel = plan.tiles.begin(tile);
+      const std::int64_t out = plan.tiles.begin(tile);
+      T* const sums = scratch.sums + (one_pass ? 0 : out * sums_stride);
       const Split columns = Split::by_limit(vectors, table_.direct_vectors[rows - 1]);
       for (std::int64_t part = 0; part < columns.count(); ++part) {
-        const std::int64_t column = columns.begin(part) * table_.lanes;
-        table_.direct[rows - 1][columns.size(part) - 1](plan.depth, packed + channel * plan.depth,
-                                                        scratch.rows + column, plan.offsets->data(),
-                                                        scratch.sums + column, sums_stride);
+        const std::int64_t vector = columns.begin(part);
+        const std::int64_t column = vector * table_.lanes;
+        RowsEnd<T> tile_end;
+        if (end && last) tile_end = end_at(*end, out, vector);
+        table_.direct[rows - 1][columns.size(part) - 1](
+            depth, packed + out * plan.depth + k * rows, scratch.rows + column,
+            plan.offsets->data() + k, sums + column, sums_stride, k > 0,
+            end && last ? &tile_end : nullptr);
       }
-      finish(arrays, at, problem().groups[at.group].out_begin + channel, rows, sums_stride,
-             scratch.sums);
+      if (last && !end) finish(arrays, at, group.out_begin + out, rows, sums_stride, sums);
     }
+  }
+
+  // How sums reach the output from registers, for the group's first channel: where the output's
+  // columns are contiguous and the activation is a clamp. Lists the outputs of every vector.
+  std::optional<RowsEnd<T>> rows_end(const ConvArrays& arrays, const Place& at,
+                                     const Scratch& scratch) const {
+    const ConvProblem& p = problem();
+    const std::optional<Clamp> clamp = clamp_of(p.activation);
+    const bool columns_contiguous =
+        p.axes[2].out == 1 || (arrays.out_strides.axis[2] == 1 &&
+                               (!arrays.residual || arrays.residual_strides.axis[2] == 1));
+    if (!clamp || !columns_contiguous) return std::nullopt;
+
+    const std::int64_t width = p.axes[2].out;
+    const std::int64_t vectors = ceil_div(flat_length(at.rows), table_.lanes);
+    std::int32_t count = 0;
+    for (std::int64_t v = 0; v < vectors; ++v) {
+      const std::int64_t begin = v * table_.lanes;
+      const std::int64_t end = begin + table_.lanes;
+      for (std::int64_t row = begin / layout_.pitch; row < at.rows && row * layout_.pitch < end;
+           ++row) {
+        const std::int64_t first = std::max(begin, row * layout_.pitch);
+        const std::int64_t last = std::min(end, row * layout_.pitch + width);
+        if (first >= last) continue;
+        scratch.spans[count++] = {begin - row * layout_.pitch, static_cast<std::int32_t>(row),
+                                  static_cast<std::int16_t>(first - begin),
+                                  static_cast<std::int16_t>(last - begin)};
+      }
+      scratch.span_ends[v] = count;
+    }
+
+    const std::int64_t channel = p.groups[at.group].out_begin;
+    RowsEnd<T> end{};
+    end.spans = scratch.spans;
+    end.ends = scratch.span_ends;
+    end.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
+    if (arrays.residual) {
+      end.residual = static_cast<const T*>(arrays.residual) +
+                     offset(arrays.residual_strides, at, channel, at.row);
+      end.residual_channel = arrays.residual_strides.channel;
+      end.residual_row = arrays.residual_strides.axis[1];
+    }
+    end.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides, at, channel, at.row);
+    end.out_channel = arrays.out_strides.channel;
+    end.out_row = arrays.out_strides.axis[1];
+    end.low = static_cast<T>(clamp->low);
+    end.high = static_cast<T>(clamp->high);
+    return end;
+  }
+
+  // The end of a tile, from that of the block: `out` channels and `vector` vectors further.
+  RowsEnd<T> end_at(const RowsEnd<T>& block, std::int64_t out, std::int64_t vector) const {
+    RowsEnd<T> end = block;
+    end.first = vector > 0 ? block.ends[vector - 1] : 0;
+    end.ends += vector;
+    if (end.bias) end.bias += out;
+    if (end.residual) end.residual += out * end.residual_channel;
+    end.out += out * end.out_channel;
+    return end;
+  }
+
+  static std::int64_t offset(const Strides& strides, const Place& at, std::int64_t channel,
+                             std::int64_t row) {
+    return at.image * strides.batch + channel * strides.channel + at.depth * strides.axis[0] +
+           row * strides.axis[1];
   }
 
   void finish(const ConvArrays& arrays, const Place& at, std::int64_t channel,
@@ -357,14 +466,12 @@ class DirectPlan final : public Plan {
     args.residual_column = arrays.residual_strides.axis[2];
     args.activation = p.activation;
     for (std::int64_t row = 0; row < at.rows; ++row) {
-      const auto offset = [&](const Strides& strides) {
-        return at.image * strides.batch + channel * strides.channel + at.depth * strides.axis[0] +
-               (at.row + row) * strides.axis[1];
-      };
       args.acc = sums + row * layout_.pitch;
-      args.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
+      args.out =
+          static_cast<T*>(arrays.out) + offset(arrays.out_strides, at, channel, at.row + row);
       if (arrays.residual) {
-        args.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
+        args.residual = static_cast<const T*>(arrays.residual) +
+                        offset(arrays.residual_strides, at, channel, at.row + row);
       }
       table_.epilogue(args);
     }
@@ -374,7 +481,9 @@ class DirectPlan final : public Plan {
   RowLayout layout_;
   std::vector<GroupPlan> groups_;
   std::int64_t packed_elements_ = 0;
-  std::int64_t rows_ = 1;  // output rows of a block
+  std::int64_t rows_ = 1;      // output rows of a block
+  std::int64_t channels_ = 1;  // input channels of a pass over a block
+  std::vector<std::int64_t> row_phases_;
   std::int64_t channel_stride_ = 0;
   std::vector<ColumnRange> column_range_;
 };

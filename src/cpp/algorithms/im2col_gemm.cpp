@@ -17,7 +17,6 @@
 //
 // The bits are the same: each sum is one chain over k in either case.
 #include <algorithm>
-#include <limits>
 #include <optional>
 
 #include "algorithms/common.hpp"
@@ -414,31 +413,17 @@ class Im2colGemmPlan final : public Plan {
       return pixel_step && (lanes_are_channels_ ? strides.channel : *pixel_step) == 1;
     };
     TileEnds ends;
-    if (!contiguous(out_stride, arrays.out_strides) ||
+    const std::optional<Clamp> clamp = clamp_of(p.activation);
+    if (!clamp || !contiguous(out_stride, arrays.out_strides) ||
         (arrays.residual && !contiguous(residual_stride, arrays.residual_strides))) {
       return ends;
-    }
-    constexpr T infinity = std::numeric_limits<T>::infinity();
-    switch (p.activation.kind) {
-      case ActivationKind::none:
-        ends.first.low = -infinity;
-        ends.first.high = infinity;
-        break;
-      case ActivationKind::relu:
-        ends.first.low = 0;
-        ends.first.high = infinity;
-        break;
-      case ActivationKind::clip:
-        ends.first.low = static_cast<T>(p.activation.low);
-        ends.first.high = static_cast<T>(p.activation.high);
-        break;
-      default:
-        return ends;
     }
     const auto offset = [&](const Strides& strides, std::int64_t pixel_step) {
       return task.image * strides.batch + channel * strides.channel + pixel * pixel_step;
     };
     ends.usable = true;
+    ends.first.low = static_cast<T>(clamp->low);
+    ends.first.high = static_cast<T>(clamp->high);
     ends.first.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
     ends.first.bias_per_column = lanes_are_channels_;
     ends.first.residual = nullptr;

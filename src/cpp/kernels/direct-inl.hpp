@@ -14,14 +14,40 @@ constexpr int direct_vectors(int rows) {
 }
 
 template <class T, int kRows, int kVectors>
+static inline void end_rows(const Vec<T> (&sum)[kRows][kVectors], const RowsEnd<T>& end) {
+  using V = Vec<T>;
+  const V low = V::broadcast(end.low);
+  const V high = V::broadcast(end.high);
+  const PixelSpan* span = end.spans + end.first;
+#pragma GCC unroll 16
+  for (int j = 0; j < kVectors; ++j) {
+    for (const PixelSpan* const last = end.spans + end.ends[j]; span != last; ++span) {
+      const auto lanes = V::mask_range(span->begin, span->end);
+      T* const out = end.out + span->run * end.out_row + span->offset;
+      const T* const residual =
+          end.residual ? end.residual + span->run * end.residual_row + span->offset : nullptr;
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) {
+        V v = sum[i][j];
+        if (end.bias) v = v + V::broadcast(end.bias[i]);
+        if (residual) v = v + V::load(V::zero(), lanes, residual + i * end.residual_channel);
+        V::min(high, V::max(low, v)).store(lanes, out + i * end.out_channel);
+      }
+    }
+  }
+}
+
+template <class T, int kRows, int kVectors>
 void direct_tile(std::int64_t depth, const T* a, const T* b, const std::int32_t* offsets, T* c,
-                 std::int64_t c_stride) {
+                 std::int64_t c_stride, bool accumulate, const RowsEnd<T>* end) {
   using V = Vec<T>;
   V sum[kRows][kVectors];
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 16
-    for (int j = 0; j < kVectors; ++j) sum[i][j] = V::zero();
+    for (int j = 0; j < kVectors; ++j) {
+      sum[i][j] = accumulate ? V::load(c + i * c_stride + j * V::lanes) : V::zero();
+    }
   }
   for (std::int64_t k = 0; k < depth; ++k) {
     const T* const from = b + offsets[k];
@@ -36,6 +62,7 @@ void direct_tile(std::int64_t depth, const T* a, const T* b, const std::int32_t*
     }
     a += kRows;
   }
+  if (end) return end_rows(sum, *end);
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 16

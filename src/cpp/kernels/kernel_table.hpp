@@ -46,12 +46,41 @@ template <class T>
 using GemmTile = void (*)(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t c_stride,
                           bool accumulate, const TileEnd<T>* end);
 
-// For k in [0, depth) in this order, starting from +0:
-//     c[i * c_stride + j] = fma(a[k * rows + i], b[offsets[k] + j], c[i * c_stride + j])
-// for i < rows and j < vectors * lanes.
+// Pixels of a block, in groups of one vector, under one width tap: lanes [begin, end) of a vector
+// read row[offset + lane * step], where `row` is the input row under the run.
+struct PixelSpan {
+  std::int64_t offset;
+  std::int32_t run;
+  std::int16_t begin;
+  std::int16_t end;
+};
+
+// Where finished sums of pixels go that stand in rows of `pitch` elements, of which only some are
+// outputs. Vector j of the tile has the spans ends[j - 1] (`first` for j = 0) to ends[j]: lanes
+// [begin, end) are row `run` of the output, lane 0 would be its column `offset`. Clamped to
+// [low, high] after bias[i] and residual, which may be null.
+template <class T>
+struct RowsEnd {
+  const PixelSpan* spans;
+  const std::int32_t* ends;
+  std::int64_t first;
+  const T* bias;
+  const T* residual;
+  std::int64_t residual_channel;
+  std::int64_t residual_row;
+  T* out;
+  std::int64_t out_channel;
+  std::int64_t out_row;
+  T low;
+  T high;
+};
+
+// sum[i][j] = (accumulate ? c[i * c_stride + j] : +0), then for k in [0, depth) in this order:
+//     sum[i][j] = fma(a[k * rows + i], b[offsets[k] + j], sum[i][j])
+// for i < rows and j < vectors * lanes. The sums go to c, or where `end` says if it is not null.
 template <class T>
 using DirectTile = void (*)(std::int64_t depth, const T* a, const T* b, const std::int32_t* offsets,
-                            T* c, std::int64_t c_stride);
+                            T* c, std::int64_t c_stride, bool accumulate, const RowsEnd<T>* end);
 
 // to[j] = the padded row at position start + j * step, for j < count. Exactly first <= j < last lie
 // inside the input row of `in` elements, `stride` apart. A null row is a row of zeros.
@@ -88,15 +117,6 @@ struct AxisTaps {
   std::int64_t stride;
   std::int64_t kernel;
   const TapRange* taps;  // kernel of them
-};
-
-// Pixels of a block, in groups of one vector, under one width tap: lanes [begin, end) of a vector
-// read row[offset + lane * step], where `row` is the input row under the run.
-struct PixelSpan {
-  std::int64_t offset;
-  std::int32_t run;
-  std::int16_t begin;
-  std::int16_t end;
 };
 
 // What the packing kernels read: pixel runs of one image under the units [unit_begin, unit_end) of
