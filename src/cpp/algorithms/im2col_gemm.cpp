@@ -48,7 +48,7 @@ class Im2colGemmPlan final : public Plan {
     const std::int64_t pixel_lanes = round_to_lanes(p.out_pixels()) * most_out;
     const std::int64_t channel_lanes = round_to_lanes(most_out) * p.out_pixels();
     lanes_are_channels_ =
-        p.channels_last ? 2 * most_out >= table_.lanes : 10 * pixel_lanes > 11 * channel_lanes;
+        p.channels_last ? 2 * most_out >= table_.lanes : 20 * pixel_lanes > 21 * channel_lanes;
     std::int64_t packed = 0;
     for (const Group& group : p.groups) {
       GroupPlan plan;

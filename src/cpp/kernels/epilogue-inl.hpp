@@ -229,30 +229,73 @@ static void epilogue_with(const EpilogueArgs<T>& args) {
   }
 }
 
+// The same where columns of the output are contiguous and rows are not: squares of the sums change
+// rows and columns in registers.
+template <class T, class Function>
+static void epilogue_transposed(const EpilogueArgs<T>& args) {
+  using V = Vec<T>;
+  const Function activation(args.activation);
+  for (std::int64_t i = 0; i < args.rows; i += V::lanes) {
+    const int rows = static_cast<int>(args.rows - i < V::lanes ? args.rows - i : V::lanes);
+    for (std::int64_t j = 0; j < args.columns; j += V::lanes) {
+      const int columns =
+          static_cast<int>(args.columns - j < V::lanes ? args.columns - j : V::lanes);
+      V square[V::lanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < V::lanes; ++r) {
+        square[r] =
+            r < rows ? load_lanes(args.acc + (i + r) * args.acc_row + j, 1, columns) : V::zero();
+      }
+      V::transpose(square);
+#pragma GCC unroll 16
+      for (int c = 0; c < V::lanes; ++c) {
+        if (c >= columns) break;
+        V v = square[c];
+        if (args.bias) v = v + V::broadcast(args.bias[(j + c) * args.bias_column]);
+        if (args.residual) {
+          v = v + load_lanes(args.residual + i * args.residual_row + (j + c) * args.residual_column,
+                             args.residual_row, rows);
+        }
+        store_lanes(activation(v), args.out + i * args.out_row + (j + c) * args.out_column,
+                    args.out_row, rows);
+      }
+    }
+  }
+}
+
+template <class T, class Function>
+static void epilogue_either_way(const EpilogueArgs<T>& args) {
+  if (args.out_row == 1 && args.out_column != 1 && args.bias_row == 0) {
+    epilogue_transposed<T, Function>(args);
+  } else {
+    epilogue_with<T, Function>(args);
+  }
+}
+
 template <class T>
 void epilogue(const EpilogueArgs<T>& args) {
   using A = Activations<T>;
   switch (args.activation.kind) {
     case ActivationKind::none:
-      return epilogue_with<T, typename A::None>(args);
+      return epilogue_either_way<T, typename A::None>(args);
     case ActivationKind::relu:
-      return epilogue_with<T, typename A::Relu>(args);
+      return epilogue_either_way<T, typename A::Relu>(args);
     case ActivationKind::clip:
-      return epilogue_with<T, typename A::Clip>(args);
+      return epilogue_either_way<T, typename A::Clip>(args);
     case ActivationKind::leaky_relu:
-      return epilogue_with<T, typename A::LeakyRelu>(args);
+      return epilogue_either_way<T, typename A::LeakyRelu>(args);
     case ActivationKind::sigmoid:
-      return epilogue_with<T, typename A::Sigmoid>(args);
+      return epilogue_either_way<T, typename A::Sigmoid>(args);
     case ActivationKind::tanh:
-      return epilogue_with<T, typename A::Tanh>(args);
+      return epilogue_either_way<T, typename A::Tanh>(args);
     case ActivationKind::silu:
-      return epilogue_with<T, typename A::Silu>(args);
+      return epilogue_either_way<T, typename A::Silu>(args);
     case ActivationKind::hardswish:
-      return epilogue_with<T, typename A::Hardswish>(args);
+      return epilogue_either_way<T, typename A::Hardswish>(args);
     case ActivationKind::hardsigmoid:
-      return epilogue_with<T, typename A::Hardsigmoid>(args);
+      return epilogue_either_way<T, typename A::Hardsigmoid>(args);
     case ActivationKind::gelu:
-      return epilogue_with<T, typename A::Gelu>(args);
+      return epilogue_either_way<T, typename A::Gelu>(args);
   }
 }
 

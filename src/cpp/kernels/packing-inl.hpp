@@ -127,6 +127,33 @@ static inline void pack_row(const T* from, std::int64_t stride, std::int64_t cou
   }
 }
 
+// The same for `pixels` neighbours of a channels-first image, from squares that registers
+// transpose: element by element, the copy would cost a tenth of the multiplication.
+template <class T>
+static inline void pack_square_rows(const T* from, std::int64_t channel_stride, std::int64_t pixels,
+                                    std::int64_t channels, T* to) {
+  using V = Vec<T>;
+  for (std::int64_t p = 0; p < pixels; p += V::lanes) {
+    const int rows = static_cast<int>(at_most(V::lanes, pixels - p));
+    const auto row_mask = V::mask_range(0, rows);
+    for (std::int64_t c = 0; c < channels; c += V::lanes) {
+      const int columns = static_cast<int>(at_most(V::lanes, channels - c));
+      const auto column_mask = V::mask_range(0, columns);
+      V square[V::lanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < V::lanes; ++i) {
+        square[i] = i < columns ? V::load(V::zero(), row_mask, from + p + (c + i) * channel_stride)
+                                : V::zero();
+      }
+      V::transpose(square);
+#pragma GCC unroll 16
+      for (int i = 0; i < V::lanes; ++i) {
+        if (i < rows) square[i].store(column_mask, to + (p + i) * kRowStride + c);
+      }
+    }
+  }
+}
+
 template <class T>
 void pack_pixel_rows(const PackArgs<T>& args) {
   const AxisTaps& width = args.axes[2];
@@ -156,7 +183,12 @@ void pack_pixel_rows(const PackArgs<T>& args) {
       pack_padding(begin, first);
       if (first < last) {
         const T* from = row + (first * width.stride + tap.shift) * args.strides.axis[2];
-        for (std::int64_t o = first; o < last; ++o, from += pixel_step) pack(from);
+        if (pixel_step == 1 && args.strides.channel != 1) {
+          pack_square_rows(from, args.strides.channel, last - first, unit.channel_count, pixel);
+          pixel += (last - first) * kRowStride;
+        } else {
+          for (std::int64_t o = first; o < last; ++o, from += pixel_step) pack(from);
+        }
       }
       pack_padding(last, end);
     }
