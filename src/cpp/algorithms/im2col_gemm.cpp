@@ -42,13 +42,7 @@ class Im2colGemmPlan final : public Plan {
   explicit Im2colGemmPlan(ConvProblem problem_in)
       : Plan(std::move(problem_in)), table_(kernels<T>()) {
     const ConvProblem& p = problem();
-    std::int64_t most_out = 0;
-    for (const Group& group : p.groups) most_out = std::max(most_out, group.out_channels);
-    // Idle lanes cost more than strided access does, until less than half of them are.
-    const std::int64_t pixel_lanes = round_to_lanes(p.out_pixels()) * most_out;
-    const std::int64_t channel_lanes = round_to_lanes(most_out) * p.out_pixels();
-    lanes_are_channels_ =
-        p.channels_last ? 2 * most_out >= table_.lanes : 20 * pixel_lanes > 21 * channel_lanes;
+    lanes_are_channels_ = choose_lanes();
     std::int64_t packed = 0;
     for (const Group& group : p.groups) {
       GroupPlan plan;
@@ -160,6 +154,28 @@ class Im2colGemmPlan final : public Plan {
     std::size_t group;
     std::int64_t channel_block;
   };
+
+  // Which side's idle lanes, packing and epilogue cost less, in vector instructions per vector of
+  // outputs, as measured. Where lanes are channels, a channels-first image is transposed on its way
+  // in (5 per k) and out (8), else packing takes 9 per k and the epilogue 3; with channels last,
+  // pixels as lanes would need gathers and scatters, so lanes must be less than half full for it.
+  bool choose_lanes() const {
+    const ConvProblem& p = problem();
+    std::int64_t channels = 0;
+    std::int64_t depth = 0;
+    for (const Group& group : p.groups) {
+      channels = std::max(channels, group.out_channels);
+      depth = std::max(depth, group.in_channels * p.taps());
+    }
+    if (p.channels_last) return 2 * channels >= table_.lanes;
+    const auto cost = [&](std::int64_t full, std::int64_t pack, std::int64_t end) {
+      return static_cast<double>(depth) * static_cast<double>(full + pack) +
+             static_cast<double>(end * channels);
+    };
+    const auto pixels = static_cast<double>(p.out_pixels());
+    const auto pixel_lanes = static_cast<double>(round_to_lanes(p.out_pixels()));
+    return cost(round_to_lanes(channels), 5, 8) * pixels < cost(channels, 9, 3) * pixel_lanes;
+  }
 
   std::int64_t round_to_lanes(std::int64_t n) const {
     return ceil_div(n, table_.lanes) * table_.lanes;

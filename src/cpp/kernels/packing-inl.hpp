@@ -127,9 +127,9 @@ static inline void pack_row(const T* from, std::int64_t stride, std::int64_t cou
   }
 }
 
-// The same for `pixels` neighbours of a channels-first image, from squares that registers
+// The same for `pixels` of a channels-first image, kStep apart, from squares that registers
 // transpose: element by element, the copy would cost a tenth of the multiplication.
-template <class T>
+template <int kStep, class T>
 static inline void pack_square_rows(const T* from, std::int64_t channel_stride, std::int64_t pixels,
                                     std::int64_t channels, T* to) {
   using V = Vec<T>;
@@ -142,8 +142,14 @@ static inline void pack_square_rows(const T* from, std::int64_t channel_stride, 
       V square[V::lanes];
 #pragma GCC unroll 16
       for (int i = 0; i < V::lanes; ++i) {
-        square[i] = i < columns ? V::load(V::zero(), row_mask, from + p + (c + i) * channel_stride)
-                                : V::zero();
+        const T* const row = from + p * kStep + (c + i) * channel_stride;
+        if (i >= columns) {
+          square[i] = V::zero();
+        } else if constexpr (kStep == 2) {
+          square[i] = V::load_even(V::zero(), 0, rows, row);
+        } else {
+          square[i] = V::load(V::zero(), row_mask, row);
+        }
       }
       V::transpose(square);
 #pragma GCC unroll 16
@@ -183,8 +189,11 @@ void pack_pixel_rows(const PackArgs<T>& args) {
       pack_padding(begin, first);
       if (first < last) {
         const T* from = row + (first * width.stride + tap.shift) * args.strides.axis[2];
-        if (pixel_step == 1 && args.strides.channel != 1) {
-          pack_square_rows(from, args.strides.channel, last - first, unit.channel_count, pixel);
+        const bool squares = args.strides.channel != 1 && (pixel_step == 1 || pixel_step == 2);
+        if (squares) {
+          const auto pack_squares =
+              pixel_step == 1 ? pack_square_rows<1, T> : pack_square_rows<2, T>;
+          pack_squares(from, args.strides.channel, last - first, unit.channel_count, pixel);
           pixel += (last - first) * kRowStride;
         } else {
           for (std::int64_t o = first; o < last; ++o, from += pixel_step) pack(from);
