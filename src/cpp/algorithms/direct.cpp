@@ -317,36 +317,36 @@ class DirectPlan final : public Plan {
                  std::int64_t channel_end, const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const Strides& strides = arrays.x_strides;
-    const auto source = [&](int axis, std::int64_t position) {
-      const Axis& a = p.axes[static_cast<std::size_t>(axis)];
-      return padded_index(position - a.pad_before, a.in, p.padding_mode);
-    };
-    PadRowArgs<T> args{};
-    args.stride = strides.axis[2];
-    args.in = p.axes[2].in;
-    args.step = p.axes[2].stride;
+    PadPlaneArgs<T> args{};
+    args.row_in = p.axes[1].in;
+    args.row_stride = strides.axis[1];
+    args.row_step = p.axes[1].stride;
+    args.rows = at.rows + layout_.height.reach;
+    args.column_in = p.axes[2].in;
+    args.column_stride = strides.axis[2];
+    args.column_step = p.axes[2].stride;
     args.count = layout_.pitch;
     args.padding_mode = p.padding_mode;
+    const std::int64_t first_row = at.row * p.axes[1].stride - p.axes[1].pad_before;
     T* channel_rows = scratch.rows;
     for (std::int64_t c = channel; c < channel_end; ++c, channel_rows += channel_stride_) {
       const T* const from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
                             (p.groups[at.group].in_begin + c) * strides.channel;
-      T* to = channel_rows;
+      args.to = channel_rows;
       for (std::int64_t tap = 0; tap < layout_.depth_taps; ++tap) {
-        const std::int64_t d = source(0, at.depth * p.axes[0].stride + tap * p.axes[0].dilation);
+        const Axis& depth = p.axes[0];
+        const std::int64_t d =
+            padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before,
+                         depth.in, p.padding_mode);
+        args.plane = d < 0 ? nullptr : from + d * strides.axis[0];
         for (const std::int64_t phase : row_phases_) {
+          args.row_start = first_row + phase;
           for (const ColumnRange& range : column_range_) {
-            for (std::int64_t row = 0; row < at.rows + layout_.height.reach; ++row) {
-              const std::int64_t h = source(1, (at.row + row) * p.axes[1].stride + phase);
-              args.row =
-                  d < 0 || h < 0 ? nullptr : from + d * strides.axis[0] + h * strides.axis[1];
-              args.start = range.start;
-              args.first = range.first;
-              args.last = range.last;
-              args.to = to + row * layout_.pitch;
-              table_.pad_row(args);
-            }
-            to += layout_.plane(rows_);
+            args.column_start = range.start;
+            args.first = range.first;
+            args.last = range.last;
+            table_.pad_plane(args);
+            args.to += layout_.plane(rows_);
           }
         }
       }

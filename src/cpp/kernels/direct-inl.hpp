@@ -82,40 +82,52 @@ constexpr void fill_direct(DirectTile<T> (&tiles)[kMaxTileRows][kMaxDirectVector
   }
 }
 
+// Copies `count` elements that stand `step` apart.
 template <class T>
-void pad_row(const PadRowArgs<T>& args) {
+static inline void copy_strided(const T* from, std::int64_t step, std::int64_t count, T* to) {
   using V = Vec<T>;
-  if (args.row == nullptr) {
-    for (std::int64_t j = 0; j < args.count; ++j) args.to[j] = T(0);
-    return;
-  }
-  const auto pad = [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t j = begin; j < end; ++j) {
-      const std::int64_t index =
-          padded_index(args.start + j * args.step, args.in, args.padding_mode);
-      args.to[j] = index < 0 ? T(0) : args.row[index * args.stride];
-    }
-  };
-  pad(0, args.first);
-  const std::int64_t step = args.step * args.stride;
-  const T* from = args.row + (args.start + args.first * args.step) * args.stride;
-  std::int64_t j = args.first;
+  const std::int64_t whole = count / V::lanes * V::lanes;
+  const int left = static_cast<int>(count - whole);
+  const auto tail = V::mask_range(0, left);
   if (step == 1) {
-    for (; j + V::lanes <= args.last; j += V::lanes, from += V::lanes) {
-      V::load(from).store(args.to + j);
-    }
-    const auto tail = V::mask_range(0, static_cast<int>(args.last - j));
-    V::load(V::zero(), tail, from).store(tail, args.to + j);
+    for (std::int64_t j = 0; j < whole; j += V::lanes) V::load(from + j).store(to + j);
+    V::load(V::zero(), tail, from + whole).store(tail, to + whole);
   } else if (step == 2) {
-    for (; j < args.last; j += V::lanes, from += 2 * V::lanes) {
-      const std::int64_t left = args.last - j;
-      const int count = left < V::lanes ? static_cast<int>(left) : V::lanes;
-      V::load_even(V::zero(), 0, count, from).store(V::mask_range(0, count), args.to + j);
+    for (std::int64_t j = 0; j < whole; j += V::lanes) {
+      V::load_even(V::zero(), 0, V::lanes, from + 2 * j).store(to + j);
     }
+    V::load_even(V::zero(), 0, left, from + 2 * whole).store(tail, to + whole);
   } else {
-    for (; j < args.last; ++j, from += step) args.to[j] = *from;
+    for (std::int64_t j = 0; j < count; ++j) to[j] = from[j * step];
   }
-  pad(args.last, args.count);
+}
+
+template <class T>
+void pad_plane(const PadPlaneArgs<T>& args) {
+  const std::int64_t step = args.column_step * args.column_stride;
+  const std::int64_t start = args.column_start + args.first * args.column_step;
+  for (std::int64_t r = 0; r < args.rows; ++r) {
+    T* const to = args.to + r * args.count;
+    const std::int64_t index =
+        padded_index(args.row_start + r * args.row_step, args.row_in, args.padding_mode);
+    if (args.plane == nullptr || index < 0) {
+      for (std::int64_t j = 0; j < args.count; ++j) to[j] = T(0);
+      continue;
+    }
+    const T* const row = args.plane + index * args.row_stride;
+    const auto pad = [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t j = begin; j < end; ++j) {
+        const std::int64_t column = padded_index(args.column_start + j * args.column_step,
+                                                 args.column_in, args.padding_mode);
+        to[j] = column < 0 ? T(0) : row[column * args.column_stride];
+      }
+    };
+    pad(0, args.first);
+    if (args.first < args.last) {
+      copy_strided(row + start * args.column_stride, step, args.last - args.first, to + args.first);
+    }
+    pad(args.last, args.count);
+  }
 }
 
 }  // namespace pyconv::PYCONV_ISA

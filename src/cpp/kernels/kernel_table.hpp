@@ -82,15 +82,22 @@ template <class T>
 using DirectTile = void (*)(std::int64_t depth, const T* a, const T* b, const std::int32_t* offsets,
                             T* c, std::int64_t c_stride, bool accumulate, const RowsEnd<T>* end);
 
-// to[j] = the padded row at position start + j * step, for j < count. Exactly first <= j < last lie
-// inside the input row of `in` elements, `stride` apart. A null row is a row of zeros.
+// One phase of a padded plane, row after row: for r < rows and j < count
+//     to[r * count + j] = plane[row_start + r * row_step][column_start + j * column_step]
+// as padding extends the plane of row_in x column_in elements. Exactly first <= j < last lie inside
+// its columns. A null plane is one of zeros.
 template <class T>
-struct PadRowArgs {
-  const T* row;
-  std::int64_t stride;
-  std::int64_t in;
-  std::int64_t start;
-  std::int64_t step;
+struct PadPlaneArgs {
+  const T* plane;
+  std::int64_t row_in;
+  std::int64_t row_stride;
+  std::int64_t row_start;
+  std::int64_t row_step;
+  std::int64_t rows;
+  std::int64_t column_in;
+  std::int64_t column_stride;
+  std::int64_t column_start;
+  std::int64_t column_step;
   std::int64_t first;
   std::int64_t last;
   std::int64_t count;
@@ -187,7 +194,7 @@ struct KernelTable {
   // [rows - 1][vectors - 1], and the largest vectors for [rows - 1].
   DirectTile<T> direct[kMaxTileRows][kMaxDirectVectors];
   std::int64_t direct_vectors[kMaxTileRows];
-  void (*pad_row)(const PadRowArgs<T>&);
+  void (*pad_plane)(const PadPlaneArgs<T>&);
 
   // Pixels become lanes: [column panel][k][width], k from k_begin, lanes without a pixel are zero.
   void (*pack_pixel_columns)(const PackArgs<T>&, const ColumnArgs&);

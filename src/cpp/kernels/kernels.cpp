@@ -19,7 +19,7 @@ constexpr KernelTable<T> make_table() {
   fill_tiles<T, true>(table.gemm_interleaved);
   fill_tiles<T, false>(table.gemm_row_major);
   fill_direct<T>(table.direct, table.direct_vectors);
-  table.pad_row = pad_row<T>;
+  table.pad_plane = pad_plane<T>;
   table.pack_pixel_columns = pack_pixel_columns<T>;
   table.pack_pixel_rows = pack_pixel_rows<T>;
   table.epilogue = epilogue<T>;
