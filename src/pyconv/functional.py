@@ -79,6 +79,39 @@ class Spec:
         return self.key[3]
 
 
+# The common arguments are ints and names, whose equality is unambiguous as a cache key: 1 == 1.0
+# and True must not meet. Checking them anew costs a small call two of its seven microseconds.
+_remembered = lru_cache(maxsize=128)(Spec)
+
+
+def spec_of(
+    rank: int,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    padding_mode: str,
+    data_format: str,
+    activation: object,
+    algorithm: str,
+) -> Spec:
+    """Normalise arguments, or look up what they gave before."""
+    plain = type(stride) is type(dilation) is type(groups) is int and type(padding) in (int, str)
+    names = type(padding_mode) is type(data_format) is type(algorithm) is str
+    make = _remembered if plain and names and type(activation) in (str, type(None)) else Spec
+    return make(
+        rank,
+        stride,
+        padding,
+        dilation,
+        groups,
+        padding_mode,
+        data_format,
+        activation,
+        algorithm,
+    )
+
+
 # Bounded, so that a program with ever new shapes does not grow. Building a plan takes some ten
 # microseconds; looking one up, less than one.
 @lru_cache(maxsize=128)
@@ -225,7 +258,7 @@ def conv2d(
     >>> pyconv.conv2d(x, weight, padding=1)[0, 0, 0]
     array([12., 18., 18., 18., 12.], dtype=float32)
     """
-    spec = Spec(
+    spec = spec_of(
         2, stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm
     )
     return convolve(spec, x, weight, bias, residual, out, num_threads)
@@ -278,7 +311,7 @@ def conv1d(
     >>> pyconv.conv1d(x, np.ones((1, 1, 3), np.float32))
     array([[3., 6., 9.]], dtype=float32)
     """
-    spec = Spec(
+    spec = spec_of(
         1, stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm
     )
     return convolve(spec, x, weight, bias, residual, out, num_threads)
@@ -332,7 +365,7 @@ def conv3d(
     >>> pyconv.conv3d(x, np.ones((5, 2, 3, 3, 3), np.float32)).shape
     (1, 5, 2, 2, 2)
     """
-    spec = Spec(
+    spec = spec_of(
         3, stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm
     )
     return convolve(spec, x, weight, bias, residual, out, num_threads)
@@ -414,7 +447,7 @@ def _depthwise(
 ) -> Array:
     padding_mode, data_format, algorithm = options
     groups = validate.depthwise_groups(x, weight, data_format, prefix + "weight")
-    spec = Spec(2, *window, groups, padding_mode, data_format, activation, algorithm)
+    spec = spec_of(2, *window, groups, padding_mode, data_format, activation, algorithm)
     return convolve(spec, x, weight, bias, residual, out, num_threads, prefix)
 
 
@@ -459,7 +492,7 @@ def pointwise_conv2d(
     array([3., 3.], dtype=float32)
     """
     weight = validate.pointwise_weight("weight", weight)
-    spec = Spec(2, 1, 0, 1, 1, "zeros", data_format, activation, algorithm)
+    spec = spec_of(2, 1, 0, 1, 1, "zeros", data_format, activation, algorithm)
     return convolve(spec, x, weight, bias, residual, out, num_threads)
 
 
@@ -537,7 +570,7 @@ def separable_conv2d(
         prefix="depthwise_",
         num_threads=num_threads,
     )
-    spec = Spec(2, 1, 0, 1, 1, "zeros", data_format, activation, algorithm)
+    spec = spec_of(2, 1, 0, 1, 1, "zeros", data_format, activation, algorithm)
     return convolve(
         spec, between, pointwise, pointwise_bias, residual, out, num_threads, "pointwise_"
     )

@@ -80,6 +80,9 @@ std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorith
 std::string direct_refuses(const ConvProblem& problem);
 bool direct_pays(const ConvProblem& problem);
 std::unique_ptr<Plan> plan_direct(ConvProblem problem);
+std::string pointwise_refuses(const ConvProblem& problem);
+bool pointwise_pays(const ConvProblem& problem);
+std::unique_ptr<Plan> plan_pointwise(ConvProblem problem);
 std::unique_ptr<Plan> plan_im2col_gemm(ConvProblem problem);
 std::unique_ptr<Plan> plan_reference(ConvProblem problem);
 

@@ -1,10 +1,8 @@
 // What several algorithms need: the accumulation order of weights, tap ranges, and thread counts.
 #pragma once
 
-#include <cmath>
+#include <algorithm>
 #include <cstdint>
-#include <limits>
-#include <optional>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
@@ -33,6 +31,18 @@ void for_each_weight(const ConvProblem& problem, const WeightView& view, std::in
       }
     }
   }
+}
+
+inline std::int64_t most_in_channels(const ConvProblem& problem) {
+  std::int64_t most = 0;
+  for (const Group& group : problem.groups) most = std::max(most, group.in_channels);
+  return most;
+}
+
+inline std::int64_t most_out_channels(const ConvProblem& problem) {
+  std::int64_t most = 0;
+  for (const Group& group : problem.groups) most = std::max(most, group.out_channels);
+  return most;
 }
 
 // Packs a group's weights as panels [k][width], one after the other, for consecutive parts of the
@@ -66,26 +76,6 @@ inline std::vector<TapRange> tap_ranges(const Axis& axis) {
                                              std::min(last, axis.out)};
   }
   return ranges;
-}
-
-// An activation that is min(high, max(low, x)), which kernels apply to sums in registers.
-struct Clamp {
-  double low;
-  double high;
-};
-
-inline std::optional<Clamp> clamp_of(const Activation& activation) {
-  constexpr double infinity = std::numeric_limits<double>::infinity();
-  switch (activation.kind) {
-    case ActivationKind::none:
-      return Clamp{-infinity, infinity};
-    case ActivationKind::relu:
-      return Clamp{0, infinity};
-    case ActivationKind::clip:
-      return Clamp{activation.low, activation.high};
-    default:
-      return std::nullopt;
-  }
 }
 
 // Waking a team costs some microseconds, so every thread should have about 2^20

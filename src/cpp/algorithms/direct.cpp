@@ -16,6 +16,7 @@
 #include <limits>
 
 #include "algorithms/common.hpp"
+#include "algorithms/output.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
 #include "core/workspace.hpp"
@@ -87,18 +88,6 @@ struct RowLayout {
     return (elements + 15) / 16 * 16 + 16;
   }
 };
-
-std::int64_t most_in_channels(const ConvProblem& p) {
-  std::int64_t most = 0;
-  for (const Group& group : p.groups) most = std::max(most, group.in_channels);
-  return most;
-}
-
-std::int64_t most_out_channels(const ConvProblem& p) {
-  std::int64_t most = 0;
-  for (const Group& group : p.groups) most = std::max(most, group.out_channels);
-  return most;
-}
 
 template <class T>
 class DirectPlan final : public Plan {

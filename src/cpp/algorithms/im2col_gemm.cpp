@@ -17,9 +17,9 @@
 //
 // The bits are the same: each sum is one chain over k in either case.
 #include <algorithm>
-#include <optional>
 
 #include "algorithms/common.hpp"
+#include "algorithms/output.hpp"
 #include "algorithms/pixel_spans.hpp"
 #include "core/parallel.hpp"
 #include "core/workspace.hpp"
@@ -379,8 +379,15 @@ class Im2colGemmPlan final : public Plan {
     } while (unit < units);
 
     if (!end_of_tiles) {
-      finish(arrays, task, group.out_begin + first_channel, channels, begin, end, sums_stride,
-             scratch);
+      const SumsBlock<T> sums{scratch.sums,
+                              sums_stride,
+                              lanes_are_channels_,
+                              task.image,
+                              group.out_begin + first_channel,
+                              channels,
+                              begin,
+                              end};
+      send_sums(p, table_, arrays, sums);
     }
   }
 
@@ -422,8 +429,8 @@ class Im2colGemmPlan final : public Plan {
   TileEnds tile_ends(const ConvArrays& arrays, const Task& task, std::int64_t channel,
                      std::int64_t pixel, std::int64_t pixels, std::int64_t channels) const {
     const ConvProblem& p = problem();
-    const auto out_stride = pixel_stride(arrays.out_strides);
-    const auto residual_stride = pixel_stride(arrays.residual_strides);
+    const auto out_stride = pixel_stride(p, arrays.out_strides);
+    const auto residual_stride = pixel_stride(p, arrays.residual_strides);
     const auto contiguous = [&](const std::optional<std::int64_t>& pixel_step,
                                 const Strides& strides) {
       return pixel_step && (lanes_are_channels_ ? strides.channel : *pixel_step) == 1;
@@ -494,78 +501,6 @@ class Im2colGemmPlan final : public Plan {
         tiles[rows - 1][vectors - 1](depth, a, b, scratch.sums + row * sums_stride + column,
                                      sums_stride, k_begin > 0, ends ? &end : nullptr);
       }
-    }
-  }
-
-  // The stride from each output pixel to the next in row-major order, if there is one.
-  std::optional<std::int64_t> pixel_stride(const Strides& strides) const {
-    std::optional<std::int64_t> stride;
-    std::int64_t pixels = 1;
-    for (int axis = kSpatialAxes - 1; axis >= 0; --axis) {
-      const std::int64_t length = problem().axes[static_cast<std::size_t>(axis)].out;
-      if (length == 1) continue;  // its stride means nothing
-      if (!stride) {
-        stride = strides.axis[axis];
-      } else if (strides.axis[axis] != *stride * pixels) {
-        return std::nullopt;
-      }
-      pixels *= length;
-    }
-    return stride.value_or(1);
-  }
-
-  // Sends the sums of pixels [begin, end) through the epilogue to the output, run by run, or at
-  // once where the output's pixels have one stride.
-  void finish(const ConvArrays& arrays, const Task& task, std::int64_t channel,
-              std::int64_t channels, std::int64_t begin, std::int64_t end, std::int64_t sums_stride,
-              const Scratch& scratch) const {
-    const ConvProblem& p = problem();
-    const std::int64_t width = p.axes[2].out;
-    const auto out_stride = pixel_stride(arrays.out_strides);
-    const auto residual_stride = pixel_stride(arrays.residual_strides);
-    const bool flat = out_stride && (!arrays.residual || residual_stride);
-    const std::int64_t out_step = flat ? *out_stride : arrays.out_strides.axis[2];
-    const std::int64_t residual_step =
-        flat && residual_stride ? *residual_stride : arrays.residual_strides.axis[2];
-    std::int64_t pixel = begin;
-    while (pixel < end) {
-      const std::int64_t row = pixel / width;
-      const std::int64_t count = flat ? end - pixel : std::min(width - pixel % width, end - pixel);
-      const auto offset = [&](const Strides& strides) {
-        return task.image * strides.batch + channel * strides.channel +
-               row / p.axes[1].out * strides.axis[0] + row % p.axes[1].out * strides.axis[1] +
-               pixel % width * strides.axis[2];
-      };
-      EpilogueArgs<T> args{};
-      const std::int64_t done = pixel - begin;
-      args.acc_row = sums_stride;
-      args.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
-      args.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
-      if (arrays.residual) {
-        args.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
-      }
-      args.activation = p.activation;
-      if (lanes_are_channels_) {
-        args.rows = count;
-        args.columns = channels;
-        args.acc = scratch.sums + done * sums_stride;
-        args.bias_column = 1;
-        args.out_row = out_step;
-        args.out_column = arrays.out_strides.channel;
-        args.residual_row = residual_step;
-        args.residual_column = arrays.residual_strides.channel;
-      } else {
-        args.rows = channels;
-        args.columns = count;
-        args.acc = scratch.sums + done;
-        args.bias_row = 1;
-        args.out_row = arrays.out_strides.channel;
-        args.out_column = out_step;
-        args.residual_row = arrays.residual_strides.channel;
-        args.residual_column = residual_step;
-      }
-      table_.epilogue(args);
-      pixel += count;
     }
   }
 

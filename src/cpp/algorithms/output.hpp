@@ -1,0 +1,126 @@
+// On the way to the output: strides of pixels, activations that kernels apply in registers, and the
+// epilogue for everything else.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <optional>
+
+#include "algorithms/algorithm.hpp"
+#include "kernels/kernel_table.hpp"
+
+namespace pyconv {
+
+// An activation that is min(high, max(low, x)), which kernels apply to sums in registers.
+struct Clamp {
+  double low;
+  double high;
+};
+
+inline std::optional<Clamp> clamp_of(const Activation& activation) {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  switch (activation.kind) {
+    case ActivationKind::none:
+      return Clamp{-infinity, infinity};
+    case ActivationKind::relu:
+      return Clamp{0, infinity};
+    case ActivationKind::clip:
+      return Clamp{activation.low, activation.high};
+    default:
+      return std::nullopt;
+  }
+}
+
+// The stride from each output pixel to the next in row-major order, if there is one.
+inline std::optional<std::int64_t> pixel_stride(const ConvProblem& problem,
+                                                const Strides& strides) {
+  std::optional<std::int64_t> stride;
+  std::int64_t pixels = 1;
+  for (int axis = kSpatialAxes - 1; axis >= 0; --axis) {
+    const std::int64_t length = problem.axes[static_cast<std::size_t>(axis)].out;
+    if (length == 1) continue;  // its stride means nothing
+    if (!stride) {
+      stride = strides.axis[axis];
+    } else if (strides.axis[axis] != *stride * pixels) {
+      return std::nullopt;
+    }
+    pixels *= length;
+  }
+  return stride.value_or(1);
+}
+
+// Finished sums of pixels [begin, end), in row-major order, of `channels` output channels from
+// `channel`: rows of pixels if lanes are channels, else rows of channels.
+template <class T>
+struct SumsBlock {
+  const T* sums;
+  std::int64_t stride;
+  bool lanes_are_channels;
+  std::int64_t image;
+  std::int64_t channel;
+  std::int64_t channels;
+  std::int64_t begin;
+  std::int64_t end;
+};
+
+// Sends sums through the epilogue to the output, run by run, or at once where the output's pixels
+// have one stride.
+template <class T>
+void send_sums(const ConvProblem& problem, const KernelTable<T>& table, const ConvArrays& arrays,
+               const SumsBlock<T>& block) {
+  const std::int64_t height = problem.axes[1].out;
+  const std::int64_t width = problem.axes[2].out;
+  const auto out_stride = pixel_stride(problem, arrays.out_strides);
+  const auto residual_stride = pixel_stride(problem, arrays.residual_strides);
+  const bool flat = out_stride && (!arrays.residual || residual_stride);
+  const std::int64_t out_step = flat ? *out_stride : arrays.out_strides.axis[2];
+  const std::int64_t residual_step =
+      flat && residual_stride ? *residual_stride : arrays.residual_strides.axis[2];
+  EpilogueArgs<T> args{};
+  args.acc_row = block.stride;
+  args.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + block.channel : nullptr;
+  args.activation = problem.activation;
+  if (block.lanes_are_channels) {
+    args.columns = block.channels;
+    args.bias_column = 1;
+    args.out_row = out_step;
+    args.out_column = arrays.out_strides.channel;
+    args.residual_row = residual_step;
+    args.residual_column = arrays.residual_strides.channel;
+  } else {
+    args.rows = block.channels;
+    args.bias_row = 1;
+    args.out_row = arrays.out_strides.channel;
+    args.out_column = out_step;
+    args.residual_row = arrays.residual_strides.channel;
+    args.residual_column = residual_step;
+  }
+  std::int64_t pixel = block.begin;
+  while (pixel < block.end) {
+    const std::int64_t row = pixel / width;
+    const std::int64_t left = block.end - pixel;
+    const std::int64_t count = flat ? left : std::min(width - pixel % width, left);
+    const auto offset = [&](const Strides& strides) {
+      return block.image * strides.batch + block.channel * strides.channel +
+             row / height * strides.axis[0] + row % height * strides.axis[1] +
+             pixel % width * strides.axis[2];
+    };
+    const std::int64_t done = pixel - block.begin;
+    args.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
+    if (arrays.residual) {
+      args.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
+    }
+    if (block.lanes_are_channels) {
+      args.rows = count;
+      args.acc = block.sums + done * block.stride;
+    } else {
+      args.columns = count;
+      args.acc = block.sums + done;
+    }
+    table.epilogue(args);
+    pixel += count;
+  }
+}
+
+}  // namespace pyconv

@@ -1,0 +1,296 @@
+// 1x1 convolution that reads its input where it stands. An input channel serves so few output
+// channels that packing it would cost a noticeable part of the multiplication. Lanes are pixels;
+// the last pixels of an image, and images whose pixels are not contiguous, are packed all the same.
+#include <algorithm>
+#include <limits>
+
+#include "algorithms/common.hpp"
+#include "algorithms/output.hpp"
+#include "core/parallel.hpp"
+#include "core/workspace.hpp"
+
+namespace pyconv {
+namespace {
+
+// The pixels of a task under all input channels: most of an L1 and the near part of an L2 cache.
+constexpr std::int64_t kBlockBytes = 96 << 10;
+constexpr std::int64_t kMostVectors = 64;
+
+template <class T>
+class PointwisePlan final : public Plan {
+ public:
+  explicit PointwisePlan(ConvProblem problem_in)
+      : Plan(std::move(problem_in)), table_(kernels<T>()) {
+    const ConvProblem& p = problem();
+    for (const Group& group : p.groups) {
+      groups_.push_back({Split::by_limit(group.out_channels, table_.tile_rows), packed_elements_});
+      packed_elements_ += group.out_channels * group.in_channels;
+    }
+    channels_ = std::max<std::int64_t>(1, most_in_channels(p));
+    const std::int64_t vector_bytes = channels_ * table_.lanes * std::int64_t(sizeof(T));
+    vectors_ = std::clamp<std::int64_t>(kBlockBytes / vector_bytes, 6, kMostVectors);
+  }
+
+  std::string name() const override { return "pointwise"; }
+  std::string packing() const override { return "pointwise"; }
+
+  std::size_t packed_bytes() const override {
+    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
+  }
+
+  void pack(const std::vector<WeightView>& weights, void* packed) const override {
+    for (std::size_t g = 0; g < weights.size(); ++g) {
+      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].tiles, 1,
+                  static_cast<T*>(packed) + groups_[g].packed_offset);
+    }
+  }
+
+  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
+
+  std::size_t workspace_bytes(int threads) const override {
+    return offsets_bytes() + static_cast<std::size_t>(threads) * carve(nullptr).bytes;
+  }
+
+  std::string tile() const override {
+    const std::int64_t rows = std::min(table_.tile_rows, most_out_channels(problem()));
+    if (rows < 1) return "none";
+    return std::to_string(rows) + " channels x " +
+           std::to_string(table_.direct_vectors[rows - 1] * table_.lanes) + " pixels";
+  }
+
+  std::string reason() const override {
+    return "few output channels share an input channel: reading it in place pays";
+  }
+
+  void run(const ConvArrays& arrays, int threads) const override {
+    const ConvProblem& p = problem();
+    if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
+    const std::size_t bytes = carve(nullptr).bytes;
+    const AlignedBuffer workspace =
+        make_aligned(offsets_bytes() + bytes * static_cast<std::size_t>(threads));
+    auto* const base = static_cast<std::byte*>(workspace.get());
+
+    const bool in_place = reads_in_place(arrays);
+    auto* const offsets = static_cast<std::int32_t*>(workspace.get());
+    for (std::int64_t c = 0; in_place && c < channels_; ++c) {
+      offsets[c] = static_cast<std::int32_t>(c * arrays.x_strides.channel);
+    }
+    const bool ends = ends_in_registers(arrays);
+    const auto groups = static_cast<std::int64_t>(p.groups.size());
+    const Split blocks = pixel_blocks(threads);
+    parallel_for(p.batch * groups * blocks.count(), threads, [&](std::int64_t task, int thread) {
+      const std::int64_t block = task % blocks.count();
+      Place at;
+      at.group = static_cast<std::size_t>(task / blocks.count() % groups);
+      at.image = task / blocks.count() / groups;
+      at.begin = blocks.begin(block) * table_.lanes;
+      at.end = std::min(blocks.end(block) * table_.lanes, p.out_pixels());
+      at.in_place = in_place ? (at.end - at.begin) / table_.lanes : 0;
+      at.offsets = offsets;
+      const Scratch scratch =
+          carve(base + offsets_bytes() + static_cast<std::size_t>(thread) * bytes);
+      run_task(arrays, at, ends, scratch);
+    });
+  }
+
+ private:
+  struct GroupPlan {
+    Split tiles;  // row tiles of output channels
+    std::int64_t packed_offset;
+  };
+
+  struct Scratch {
+    T* panel;  // [channel][packed_width]
+    T* sums;
+    std::int32_t* offsets;  // of channels in the panel
+    PixelSpan* spans;
+    std::int32_t* span_ends;
+    std::size_t bytes;
+  };
+
+  // Pixels [begin, end) of one group of one image, the first `in_place` vectors of them in place.
+  struct Place {
+    std::int64_t image;
+    std::size_t group;
+    std::int64_t begin;
+    std::int64_t end;
+    std::int64_t in_place;
+    const std::int32_t* offsets;
+  };
+
+  std::size_t offsets_bytes() const {
+    return align_up(static_cast<std::size_t>(channels_) * sizeof(std::int32_t));
+  }
+
+  Scratch carve(void* base) const {
+    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+    Carver carver(base);
+    Scratch scratch;
+    scratch.panel = carver.take<T>(size(channels_ * vectors_ * table_.lanes));
+    scratch.sums = carver.take<T>(size(table_.tile_rows * vectors_ * table_.lanes));
+    scratch.offsets = carver.take<std::int32_t>(size(channels_));
+    scratch.spans = carver.take<PixelSpan>(size(vectors_));
+    scratch.span_ends = carver.take<std::int32_t>(size(vectors_));
+    scratch.bytes = carver.used();
+    return scratch;
+  }
+
+  // Blocks of vectors of pixels; few tasks must be a multiple of the threads.
+  Split pixel_blocks(int threads) const {
+    const ConvProblem& p = problem();
+    const std::int64_t vectors = ceil_div(p.out_pixels(), table_.lanes);
+    std::int64_t blocks = ceil_div(vectors, vectors_);
+    const std::int64_t others = p.batch * static_cast<std::int64_t>(p.groups.size());
+    if (blocks * others < 8 * threads && blocks * others % threads != 0) {
+      blocks = std::min(vectors, ceil_div(blocks, threads) * threads);
+    }
+    return Split::by_count(vectors, blocks);
+  }
+
+  bool reads_in_place(const ConvArrays& arrays) const {
+    if (pixel_stride(problem(), arrays.x_strides) != 1) return false;
+    const std::int64_t channel = arrays.x_strides.channel;
+    // Channels a multiple of 4 KiB apart share a set of the L1 cache: more than its 8 ways would
+    // throw each other out.
+    const bool same_set = channel * std::int64_t(sizeof(T)) % 4096 == 0;
+    if (same_set && channels_ > 8) return false;
+    const std::int64_t limit = std::numeric_limits<std::int32_t>::max() / channels_;
+    return channel <= limit && channel >= -limit;
+  }
+
+  bool ends_in_registers(const ConvArrays& arrays) const {
+    return clamp_of(problem().activation) && pixel_stride(problem(), arrays.out_strides) == 1 &&
+           (!arrays.residual || pixel_stride(problem(), arrays.residual_strides) == 1);
+  }
+
+  void run_task(const ConvArrays& arrays, const Place& at, bool ends,
+                const Scratch& scratch) const {
+    const Group& group = problem().groups[at.group];
+    const GroupPlan& plan = groups_[at.group];
+    const std::int64_t pixels = at.end - at.begin;
+    const std::int64_t vectors = ceil_div(pixels, table_.lanes);
+    const T* const image = static_cast<const T*>(arrays.x) + at.image * arrays.x_strides.batch +
+                           group.in_begin * arrays.x_strides.channel;
+    const T* const packed = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
+    if (at.in_place < vectors) pack_pixels(arrays, at, image, group.in_channels, scratch);
+    for (std::int64_t v = 0; v < vectors; ++v) {
+      const std::int64_t filled = std::min(table_.lanes, pixels - v * table_.lanes);
+      scratch.spans[v] = {v * table_.lanes, 0, 0, static_cast<std::int16_t>(filled)};
+      scratch.span_ends[v] = static_cast<std::int32_t>(v + 1);
+    }
+    for (std::int64_t tile = 0; tile < plan.tiles.count(); ++tile) {
+      const std::int64_t rows = plan.tiles.size(tile);
+      const std::int64_t out = plan.tiles.begin(tile);
+      const T* const weights = packed + out * group.in_channels;
+      const auto multiply = [&](const T* b, const std::int32_t* offsets, std::int64_t first,
+                                std::int64_t last) {
+        const Split columns = Split::by_limit(last - first, table_.direct_vectors[rows - 1]);
+        for (std::int64_t part = 0; part < columns.count(); ++part) {
+          const std::int64_t vector = first + columns.begin(part);
+          RowsEnd<T> end;
+          if (ends) end = rows_end(arrays, at, group.out_begin + out, vector, scratch);
+          table_.direct[rows - 1][columns.size(part) - 1](
+              group.in_channels, weights, b + columns.begin(part) * table_.lanes, offsets,
+              scratch.sums + vector * table_.lanes, vectors * table_.lanes, false,
+              ends ? &end : nullptr);
+        }
+      };
+      multiply(image + at.begin, at.offsets, 0, at.in_place);
+      multiply(scratch.panel, scratch.offsets, at.in_place, vectors);
+      if (!ends) {
+        const SumsBlock<T> sums{scratch.sums,
+                                vectors * table_.lanes,
+                                false,
+                                at.image,
+                                group.out_begin + out,
+                                rows,
+                                at.begin,
+                                at.end};
+        send_sums(problem(), table_, arrays, sums);
+      }
+    }
+  }
+
+  // Packs the pixels that do not stand in place: [channel][whole vectors].
+  void pack_pixels(const ConvArrays& arrays, const Place& at, const T* image, std::int64_t channels,
+                   const Scratch& scratch) const {
+    const ConvProblem& p = problem();
+    const Strides& strides = arrays.x_strides;
+    const std::int64_t begin = at.begin + at.in_place * table_.lanes;
+    const std::int64_t width = ceil_div(at.end - begin, table_.lanes) * table_.lanes;
+    for (std::int64_t c = 0; c < channels; ++c) {
+      T* const to = scratch.panel + c * width;
+      scratch.offsets[c] = static_cast<std::int32_t>(c * width);
+      const std::int64_t columns = p.axes[2].out;
+      for (std::int64_t pixel = begin; pixel < at.end;) {
+        const std::int64_t row = pixel / columns;
+        const std::int64_t column = pixel % columns;
+        const T* const from = image + c * strides.channel + row / p.axes[1].out * strides.axis[0] +
+                              row % p.axes[1].out * strides.axis[1] + column * strides.axis[2];
+        const std::int64_t count = std::min(columns - column, at.end - pixel);
+        if (strides.axis[2] == 1) {
+          std::copy_n(from, count, to + (pixel - begin));
+        } else {
+          for (std::int64_t i = 0; i < count; ++i)
+            to[pixel - begin + i] = from[i * strides.axis[2]];
+        }
+        pixel += count;
+      }
+      std::fill(to + (at.end - begin), to + width, T(0));
+    }
+  }
+
+  RowsEnd<T> rows_end(const ConvArrays& arrays, const Place& at, std::int64_t channel,
+                      std::int64_t vector, const Scratch& scratch) const {
+    const Clamp clamp = *clamp_of(problem().activation);
+    const auto offset = [&](const Strides& strides) {
+      return at.image * strides.batch + channel * strides.channel + at.begin;
+    };
+    RowsEnd<T> end{};
+    end.spans = scratch.spans;
+    end.ends = scratch.span_ends + vector;
+    end.first = vector;
+    end.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
+    if (arrays.residual) {
+      end.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
+      end.residual_channel = arrays.residual_strides.channel;
+    }
+    end.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
+    end.out_channel = arrays.out_strides.channel;
+    end.low = static_cast<T>(clamp.low);
+    end.high = static_cast<T>(clamp.high);
+    return end;
+  }
+
+  const KernelTable<T>& table_;
+  std::vector<GroupPlan> groups_;
+  std::int64_t packed_elements_ = 0;
+  std::int64_t channels_ = 1;  // most input channels of a group
+  std::int64_t vectors_ = 1;   // of pixels, per task
+};
+
+}  // namespace
+
+std::string pointwise_refuses(const ConvProblem& problem) {
+  for (const Axis& axis : problem.axes) {
+    if (axis.kernel != 1 || axis.stride != 1 || axis.in != axis.out) {
+      return "it computes 1x1 kernels of stride 1 without padding";
+    }
+  }
+  // Six vectors of 16 lanes of every channel must have offsets of 32 bits.
+  if (most_in_channels(problem) > (std::int64_t(1) << 20)) return "a group has over 2^20 channels";
+  return {};
+}
+
+bool pointwise_pays(const ConvProblem& problem) {
+  return !problem.channels_last && most_out_channels(problem) <= 64 && problem.out_pixels() >= 64;
+}
+
+std::unique_ptr<Plan> plan_pointwise(ConvProblem problem) {
+  if (problem.dtype == DataType::float64) {
+    return std::make_unique<PointwisePlan<double>>(std::move(problem));
+  }
+  return std::make_unique<PointwisePlan<float>>(std::move(problem));
+}
+
+}  // namespace pyconv
