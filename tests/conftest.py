@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from problems import GENERAL
 
 import pyconv
 
@@ -21,9 +24,11 @@ settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-# A test that takes an argument of one of these names runs with each of its values.
+# A test that takes an argument of one of these names runs with each of its values; a general
+# algorithm serves every problem.
 ENUMERATED = {
     "algorithm": ("auto", *pyconv.algorithms()),
+    "general": ("auto", *GENERAL),
     "dtype": (np.float32, np.float64),
     "data_format": ("channels_first", "channels_last"),
 }
@@ -35,3 +40,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if name in metafunc.fixturenames:
             ids = [getattr(value, "__name__", value) for value in values]
             metafunc.parametrize(name, values, ids=ids)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Skip a test whose named algorithm is not made for its problem."""
+    try:
+        return (yield)
+    except ValueError as error:
+        algorithm = (
+            pyfuncitem.callspec.params.get("algorithm") if has_parameters(pyfuncitem) else None
+        )
+        if algorithm is None or f"algorithm: {algorithm} cannot serve" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
+def has_parameters(item: pytest.Function) -> bool:
+    """Whether a test is one of several that parametrize made."""
+    return hasattr(item, "callspec")
