@@ -48,14 +48,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     try:
         return (yield)
     except ValueError as error:
-        algorithm = (
-            pyfuncitem.callspec.params.get("algorithm") if has_parameters(pyfuncitem) else None
-        )
+        parameters = pyfuncitem.callspec.params if hasattr(pyfuncitem, "callspec") else {}
+        algorithm = parameters.get("algorithm")
         if algorithm is None or f"algorithm: {algorithm} cannot serve" not in str(error):
             raise
         pytest.skip(str(error))
-
-
-def has_parameters(item: pytest.Function) -> bool:
-    """Whether a test is one of several that parametrize made."""
-    return hasattr(item, "callspec")
