@@ -208,7 +208,7 @@ static inline void store_lanes(Vec<T> v, T* p, std::int64_t step, int count) {
 }
 
 template <class T, class Function>
-static void epilogue_with(const EpilogueArgs<T>& args) {
+[[gnu::noinline]] static void epilogue_with(const EpilogueArgs<T>& args) {
   using V = Vec<T>;
   const Function activation(args.activation);
   for (std::int64_t i = 0; i < args.rows; ++i) {
@@ -234,38 +234,45 @@ static void epilogue_with(const EpilogueArgs<T>& args) {
 template <class T, class Function>
 static void epilogue_transposed(const EpilogueArgs<T>& args) {
   using V = Vec<T>;
-  const Function activation(args.activation);
-  for (std::int64_t i = 0; i < args.rows; i += V::lanes) {
-    const int rows = static_cast<int>(args.rows - i < V::lanes ? args.rows - i : V::lanes);
-    for (std::int64_t j = 0; j < args.columns; j += V::lanes) {
-      const int columns =
-          static_cast<int>(args.columns - j < V::lanes ? args.columns - j : V::lanes);
-      V square[V::lanes];
+  constexpr std::int64_t lanes = V::lanes;
+  T turned[lanes * lanes];
+  EpilogueArgs<T> square = args;
+  square.acc = turned;
+  square.acc_row = lanes;
+  square.bias_row = args.bias_column;
+  square.bias_column = args.bias_row;
+  square.residual_row = args.residual_column;
+  square.residual_column = args.residual_row;
+  square.out_row = args.out_column;
+  square.out_column = args.out_row;
+  for (std::int64_t i = 0; i < args.rows; i += lanes) {
+    square.columns = args.rows - i < lanes ? args.rows - i : lanes;
+    for (std::int64_t j = 0; j < args.columns; j += lanes) {
+      square.rows = args.columns - j < lanes ? args.columns - j : lanes;
+      const T* const from = args.acc + i * args.acc_row + j;
+      V m[lanes];
 #pragma GCC unroll 16
-      for (int r = 0; r < V::lanes; ++r) {
-        square[r] =
-            r < rows ? load_lanes(args.acc + (i + r) * args.acc_row + j, 1, columns) : V::zero();
+      for (int r = 0; r < lanes; ++r) {
+        m[r] = r < square.columns
+                   ? load_lanes(from + r * args.acc_row, 1, static_cast<int>(square.rows))
+                   : V::zero();
       }
-      V::transpose(square);
+      V::transpose(m);
 #pragma GCC unroll 16
-      for (int c = 0; c < V::lanes; ++c) {
-        if (c >= columns) break;
-        V v = square[c];
-        if (args.bias) v = v + V::broadcast(args.bias[(j + c) * args.bias_column]);
-        if (args.residual) {
-          v = v + load_lanes(args.residual + i * args.residual_row + (j + c) * args.residual_column,
-                             args.residual_row, rows);
-        }
-        store_lanes(activation(v), args.out + i * args.out_row + (j + c) * args.out_column,
-                    args.out_row, rows);
+      for (int r = 0; r < lanes; ++r) m[r].store(turned + r * lanes);
+      if (args.bias) square.bias = args.bias + i * args.bias_row + j * args.bias_column;
+      if (args.residual) {
+        square.residual = args.residual + i * args.residual_row + j * args.residual_column;
       }
+      square.out = args.out + i * args.out_row + j * args.out_column;
+      epilogue_with<T, Function>(square);
     }
   }
 }
 
 template <class T, class Function>
 static void epilogue_either_way(const EpilogueArgs<T>& args) {
-  if (args.out_row == 1 && args.out_column != 1 && args.bias_row == 0) {
+  if (args.out_row == 1 && args.out_column != 1) {
     epilogue_transposed<T, Function>(args);
   } else {
     epilogue_with<T, Function>(args);
