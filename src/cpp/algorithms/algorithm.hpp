@@ -77,6 +77,8 @@ const std::vector<Algorithm>& algorithms();
 // std::invalid_argument with the reason where the named one cannot.
 std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorithm);
 
+std::string refuses_depthwise(const ConvProblem& problem);
+std::unique_ptr<Plan> plan_depthwise(ConvProblem problem);
 std::unique_ptr<Plan> plan_im2col_gemm(ConvProblem problem);
 std::unique_ptr<Plan> plan_reference(ConvProblem problem);
 

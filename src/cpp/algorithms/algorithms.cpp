@@ -13,6 +13,7 @@ bool always(const ConvProblem&) { return true; }
 
 const std::vector<Algorithm>& algorithms() {
   static const std::vector<Algorithm> list = {
+      {"depthwise", refuses_depthwise, always, plan_depthwise},
       {"im2col_gemm", serves_everything, always, plan_im2col_gemm},
       {"reference", serves_everything, always, plan_reference},
   };

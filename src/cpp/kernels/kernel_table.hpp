@@ -87,6 +87,48 @@ struct EpilogueArgs {
   Activation activation;
 };
 
+// Depthwise kernels exist for square kernels of 3, 5 and 7 at row steps 1 and 2, and for any.
+enum class DepthwiseShape : std::uint8_t { any, k3, k5, k7, k3s2, k5s2 };
+inline constexpr int kDepthwiseShapes = 6;
+
+// Output rows of a tile. 7 divides the heights 7, 14, 28, 56, 112, 224 of most networks.
+inline constexpr int kDepthwiseRows[] = {1, 2, 4, 7};
+inline constexpr int kDepthwiseRowCounts = 4;
+inline constexpr int kMaxDepthwiseRows = 7;
+
+// out(r, j) = min(high, max(low, (sum(r, j) + bias) + residual(r, j))) for r < rows, where X(r, j)
+// is X[r * X_row + j]. No bias is -0, no bound is infinite, residual may be null (no addition).
+template <class T>
+struct DepthwiseEnd {
+  std::int64_t rows;
+  T bias;
+  T low;
+  T high;
+  const T* residual;
+  std::int64_t residual_row;
+  T* out;
+  std::int64_t out_row;
+};
+
+// kDepthwiseRows[n] output rows of one channel, of which the first end.rows are wanted. For columns
+// j in [0, columns), one chain over d, h, w:
+//     sum(r, j) = fma(weights[d][h][w], rows[d * row_pitch + r * row_step + h][j + shifts[w]], sum)
+// that starts at +0, where elements outside [first, last) of a row count as +0 and are not read.
+// A vector that needs no mask may read any element of [first, last).
+template <class T>
+struct DepthwiseArgs {
+  const T* const* rows;
+  std::int64_t row_pitch;
+  std::int64_t row_step;
+  std::int64_t kernel[kSpatialAxes];
+  const std::int64_t* shifts;
+  std::int64_t first;
+  std::int64_t last;
+  const T* weights;
+  std::int64_t columns;
+  DepthwiseEnd<T> end;
+};
+
 template <class T>
 struct KernelTable {
   std::int64_t lanes;
@@ -106,6 +148,12 @@ struct KernelTable {
   void (*pack_pixel_rows)(const PackArgs<T>&);
 
   void (*epilogue)(const EpilogueArgs<T>&);
+
+  // [shape][n] for tiles of kDepthwiseRows[n] rows
+  void (*depthwise_pixels[kDepthwiseShapes][kDepthwiseRowCounts])(const DepthwiseArgs<T>&);
+
+  // to[i] = from[i * step] for i < count; reads nothing else.
+  void (*copy_strided)(std::int64_t count, const T* from, std::int64_t step, T* to);
 
   // Runs `steps` times 2 * lanes * kProbeChains floating-point operations, in registers only.
   void (*fma_probe)(std::int64_t steps, T* sink);

@@ -1,13 +1,17 @@
 // Vec of one lane for any x86-64, and the meaning of the operations that every vec_*.hpp provides:
 //
-//   load(p), store(p)                  any alignment
-//   load(rest, mask, p), store(mask, p)  only lanes in the mask touch memory; the others keep
-//   `rest` gather(rest, mask, p, step)        lane i reads p[i * step] mask_range(begin, end) lanes
-//   [begin, end), 0 <= begin <= end <= lanes fma(a, b, c)                       a * b + c, rounded
-//   once min(a, b), max(a, b)               b if either is NaN, or if both are zeros
-//   copysign(magnitude, sign), round(a) to the nearest integer, ties to even
-//   exp2_integer(n)                    2^n for integral n within the exponent range of T
-//   less(a, b), select(mask, yes, no)  less is false for NaN
+//   load(p), store(p)                    any alignment
+//   load(rest, mask, p), store(mask, p)  only lanes in the mask touch memory, others keep `rest`
+//   load_or_zero(mask, p)                load(zero(), mask, p)
+//   load_even(p)                         lane i is p[2 * i]; reads p[0] to p[2 * lanes - 1]
+//   gather(rest, mask, p, step)          lane i reads p[i * step]
+//   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
+//   fma(a, b, c)                         a * b + c, rounded once
+//   min(a, b), max(a, b)                 b if either is NaN, or if both are zeros
+//   copysign(magnitude, sign)
+//   round(a)                             to the nearest integer, ties to even
+//   exp2_integer(n)                      2^n for integral n within the exponent range of T
+//   less(a, b), select(mask, yes, no)    less is false for NaN
 #pragma once
 
 #include <cstdint>
@@ -51,6 +55,8 @@ struct Vec {
   static Vec broadcast(T x) { return {x}; }
   static Vec load(const T* p) { return {*p}; }
   static Vec load(Vec rest, Mask mask, const T* p) { return mask ? Vec{*p} : rest; }
+  static Vec load_or_zero(Mask mask, const T* p) { return load(zero(), mask, p); }
+  static Vec load_even(const T* p) { return load(p); }
   static Vec gather(Vec rest, Mask mask, const T* p, std::int32_t) { return load(rest, mask, p); }
   void store(T* p) const { *p = v; }
   void store(Mask mask, T* p) const {

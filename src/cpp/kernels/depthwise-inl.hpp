@@ -1,0 +1,239 @@
+// Depthwise convolution where the lanes are pixels of an output row. See DepthwiseArgs for the
+// contract.
+#pragma once
+
+#include "kernels/kernel_table.hpp"
+
+namespace pyconv::PYCONV_ISA {
+
+// Bias, residual and clamp on a vector of finished sums, and the store. `mask` is null where all
+// lanes are stored.
+template <class T>
+static inline void finish_depthwise(Vec<T> sum, const DepthwiseEnd<T>& end, std::int64_t row,
+                                    std::int64_t column, const typename Vec<T>::Mask* mask) {
+  using V = Vec<T>;
+  sum = sum + V::broadcast(end.bias);
+  if (end.residual) {
+    const T* residual = end.residual + row * end.residual_row + column;
+    sum = sum + (mask ? V::load(V::zero(), *mask, residual) : V::load(residual));
+  }
+  sum = V::min(V::broadcast(end.high), V::max(V::broadcast(end.low), sum));
+  T* out = end.out + row * end.out_row + column;
+  if (mask) {
+    sum.store(*mask, out);
+  } else {
+    sum.store(out);
+  }
+}
+
+// The lanes of the vector at column `at` that may be read.
+template <class T>
+static inline typename Vec<T>::Mask readable_lanes(const DepthwiseArgs<T>& args, std::int64_t at) {
+  constexpr std::int64_t lanes = Vec<T>::lanes;
+  const auto clamp = [](std::int64_t lane) {
+    return static_cast<int>(lane < 0 ? 0 : lane > lanes ? lanes : lane);
+  };
+  const int begin = clamp(args.first - at);
+  const int end = clamp(args.last - at);
+  return Vec<T>::mask_range(begin, end < begin ? begin : end);
+}
+
+// A tile of kRows x kVectors accumulators under a kernel whose size is known: every vector of
+// pixels is loaded once and meets the weights of all output rows whose windows hold it.
+template <class T, int kRows, int kVectors, int kSize, int kStep, bool kMasked>
+static inline void depthwise_sums(const DepthwiseArgs<T>& args, std::int64_t column,
+                                  Vec<T> (&sum)[kRows][kVectors]) {
+  using V = Vec<T>;
+  typename V::Mask mask[kMasked ? kSize : 1][kVectors];
+  std::int64_t shift[kSize];
+#pragma GCC unroll 8
+  for (int w = 0; w < kSize; ++w) {
+    shift[w] = column + args.shifts[w];
+    if constexpr (kMasked) {
+#pragma GCC unroll 8
+      for (int c = 0; c < kVectors; ++c) {
+        mask[w][c] = readable_lanes(args, shift[w] + c * V::lanes);
+      }
+    }
+  }
+  const T* weights = args.weights;
+  const T* const* rows = args.rows;
+  for (std::int64_t d = 0; d < args.kernel[0]; ++d) {
+#pragma GCC unroll 32
+    for (int i = 0; i < (kRows - 1) * kStep + kSize; ++i) {
+      const T* row = rows[i];
+      // More weights than registers: read them where they are used, as memory operands.
+      if constexpr (kSize > 3) asm volatile("" : "+r"(weights));
+#pragma GCC unroll 8
+      for (int w = 0; w < kSize; ++w) {
+        V v[kVectors];
+#pragma GCC unroll 8
+        for (int c = 0; c < kVectors; ++c) {
+          const T* from = row + shift[w] + c * V::lanes;
+          if constexpr (kMasked) {
+            v[c] = V::load_or_zero(mask[w][c], from);
+          } else {
+            v[c] = V::load(from);
+          }
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          const int h = i - r * kStep;
+          if (h < 0 || h >= kSize) continue;
+          const V weight = V::broadcast(weights[h * kSize + w]);
+#pragma GCC unroll 8
+          for (int c = 0; c < kVectors; ++c) sum[r][c] = V::fma(weight, v[c], sum[r][c]);
+        }
+      }
+    }
+    rows += args.row_pitch;
+    weights += kSize * kSize;
+  }
+}
+
+// The same for a kernel of any size: each weight is broadcast once for the whole tile.
+template <class T, int kRows, int kVectors, bool kMasked>
+static inline void depthwise_any_sums(const DepthwiseArgs<T>& args, std::int64_t column,
+                                      Vec<T> (&sum)[kRows][kVectors]) {
+  using V = Vec<T>;
+  const T* weights = args.weights;
+  const T* const* rows = args.rows;
+  for (std::int64_t d = 0; d < args.kernel[0]; ++d) {
+    for (std::int64_t h = 0; h < args.kernel[1]; ++h) {
+      const T* row[kRows];
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) row[r] = rows[r * args.row_step + h];
+      for (std::int64_t w = 0; w < args.kernel[2]; ++w) {
+        const std::int64_t shift = column + args.shifts[w];
+        const V weight = V::broadcast(*weights++);
+#pragma GCC unroll 8
+        for (int c = 0; c < kVectors; ++c) {
+          const std::int64_t at = shift + c * V::lanes;
+          typename V::Mask mask;
+          if constexpr (kMasked) mask = readable_lanes(args, at);
+#pragma GCC unroll 8
+          for (int r = 0; r < kRows; ++r) {
+            V v;
+            if constexpr (kMasked) {
+              v = V::load_or_zero(mask, row[r] + at);
+            } else {
+              v = V::load(row[r] + at);
+            }
+            sum[r][c] = V::fma(weight, v, sum[r][c]);
+          }
+        }
+      }
+    }
+    rows += args.row_pitch;
+  }
+}
+
+template <class T, int kRows, int kVectors, int kSize, int kStep, bool kMasked>
+static inline void depthwise_tile(const DepthwiseArgs<T>& args, std::int64_t column) {
+  using V = Vec<T>;
+  V sum[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kVectors; ++c) sum[r][c] = V::zero();
+  }
+  if constexpr (kSize == 0) {
+    depthwise_any_sums<T, kRows, kVectors, kMasked>(args, column, sum);
+  } else {
+    depthwise_sums<T, kRows, kVectors, kSize, kStep, kMasked>(args, column, sum);
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < kVectors; ++c) {
+    const std::int64_t at = column + c * V::lanes;
+    if constexpr (kMasked) {
+      const std::int64_t left = args.columns - at;
+      const auto mask = V::mask_range(0, left < V::lanes ? static_cast<int>(left) : V::lanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        if (r < args.end.rows) finish_depthwise<T>(sum[r][c], args.end, r, at, &mask);
+      }
+    } else {
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        if (r < args.end.rows) finish_depthwise<T>(sum[r][c], args.end, r, at, nullptr);
+      }
+    }
+  }
+}
+
+// Vectors per tile: eight chains cover the latency of a fused multiply-add (2 ports x 4 cycles). A
+// kernel of known size makes up for fewer chains by fewer loads.
+constexpr int depthwise_vectors(int rows, int size) { return size > 0 || rows > 4 ? 1 : 8 / rows; }
+
+template <class T, int kRows, int kSize, int kStep>
+void depthwise_pixels(const DepthwiseArgs<T>& args) {
+  using V = Vec<T>;
+  constexpr int kVectors = depthwise_vectors(kRows, kSize);
+  // Columns [begin, end) read inside the input under every tap.
+  std::int64_t begin = args.first;
+  std::int64_t end = args.last;
+  for (std::int64_t w = 0; w < args.kernel[2]; ++w) {
+    const std::int64_t shift = args.shifts[w];
+    if (args.first - shift > begin) begin = args.first - shift;
+    if (args.last - shift < end) end = args.last - shift;
+  }
+  if (args.columns < end) end = args.columns;
+  std::int64_t column = 0;
+  while (column < args.columns) {
+    if (column < begin || column + V::lanes > end) {
+      depthwise_tile<T, kRows, 1, kSize, kStep, true>(args, column);
+      column += V::lanes;
+    } else if (kVectors == 1 || column + kVectors * V::lanes > end) {
+      depthwise_tile<T, kRows, 1, kSize, kStep, false>(args, column);
+      column += V::lanes;
+    } else {
+      depthwise_tile<T, kRows, kVectors, kSize, kStep, false>(args, column);
+      column += kVectors * V::lanes;
+    }
+  }
+}
+
+template <class T, int kIndex = 0>
+constexpr void fill_depthwise_pixels(KernelTable<T>& table) {
+  constexpr int kRows = kDepthwiseRows[kIndex];
+  auto& kernels = table.depthwise_pixels;
+  // One or two rows under a small kernel are what remains of an image: not worth code of their own.
+  constexpr bool kSpecial = kRows > 2;
+  kernels[static_cast<int>(DepthwiseShape::any)][kIndex] = depthwise_pixels<T, kRows, 0, 0>;
+  kernels[static_cast<int>(DepthwiseShape::k3)][kIndex] = depthwise_pixels < T, kRows,
+  kSpecial ? 3 : 0, kSpecial ? 1 : 0 > ;
+  kernels[static_cast<int>(DepthwiseShape::k5)][kIndex] = depthwise_pixels < T, kRows,
+  kSpecial ? 5 : 0, kSpecial ? 1 : 0 > ;
+  kernels[static_cast<int>(DepthwiseShape::k7)][kIndex] = depthwise_pixels < T, kRows,
+  kSpecial ? 7 : 0, kSpecial ? 1 : 0 > ;
+  kernels[static_cast<int>(DepthwiseShape::k3s2)][kIndex] = depthwise_pixels < T, kRows,
+  kSpecial ? 3 : 0, kSpecial ? 2 : 0 > ;
+  kernels[static_cast<int>(DepthwiseShape::k5s2)][kIndex] = depthwise_pixels < T, kRows,
+  kSpecial ? 5 : 0, kSpecial ? 2 : 0 > ;
+  if constexpr (kIndex + 1 < kDepthwiseRowCounts) fill_depthwise_pixels<T, kIndex + 1>(table);
+}
+
+// to[i] = from[i * step]
+template <class T>
+void copy_strided(std::int64_t count, const T* from, std::int64_t step, T* to) {
+  using V = Vec<T>;
+  std::int64_t i = 0;
+  if (step == 1) {
+    for (; i + V::lanes <= count; i += V::lanes) V::load(from + i).store(to + i);
+    const auto mask = V::mask_range(0, static_cast<int>(count - i));
+    V::load_or_zero(mask, from + i).store(mask, to + i);
+    return;
+  }
+  if (step == 2) {
+    // The last element that a pair of vectors reads is one past the last that is wanted.
+    for (; i + V::lanes < count; i += V::lanes) V::load_even(from + 2 * i).store(to + i);
+  } else if (step < (1 << 26) && step > -(1 << 26)) {  // a gather's index has 32 bits
+    const auto all = V::mask_range(0, V::lanes);
+    for (; i + V::lanes <= count; i += V::lanes) {
+      V::gather(V::zero(), all, from + i * step, static_cast<std::int32_t>(step)).store(to + i);
+    }
+  }
+  for (; i < count; ++i) to[i] = from[i * step];
+}
+
+}  // namespace pyconv::PYCONV_ISA
