@@ -95,38 +95,58 @@ class DepthwisePixelsPlan final : public Plan {
     std::fill_n(zeros, zeros_, T(0));
     std::byte* scratch = static_cast<std::byte*>(workspace.get()) + carver.used();
     const std::size_t bytes = carve(nullptr).bytes;
-    const std::int64_t depth = p.axes[0].out;
-    const std::int64_t groups = static_cast<std::int64_t>(p.groups.size());
-    const std::int64_t blocks_per_plane = blocks.rows.count() * blocks.columns.count();
-    parallel_for(p.batch * groups * depth * blocks_per_plane, threads,
-                 [&](std::int64_t index, int thread) {
-                   Task task(carve(scratch + static_cast<std::size_t>(thread) * bytes));
-                   task.zeros = zeros;
-                   const std::int64_t block = index % blocks_per_plane;
-                   const std::int64_t row = block / blocks.columns.count();
-                   const std::int64_t column = block % blocks.columns.count();
-                   const std::int64_t plane = index / blocks_per_plane;
-                   task.row_begin = blocks.rows.begin(row);
-                   task.row_end = blocks.rows.end(row);
-                   task.column = blocks.columns.begin(column);
-                   task.columns = blocks.columns.size(column);
-                   task.depth = plane % depth;
-                   task.group = static_cast<std::size_t>(plane / depth % groups);
-                   task.image = plane / depth / groups;
-                   run_task(arrays, task);
-                 });
+    const std::int64_t tasks = p.batch * p.axes[0].out * blocks.rows.count() *
+                               blocks.columns.count() * blocks.groups.count();
+    parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
+      Task task(carve(scratch + static_cast<std::size_t>(thread) * bytes));
+      const auto next = [&](std::int64_t count) {
+        const std::int64_t digit = index % count;
+        index /= count;
+        return digit;
+      };
+      const std::int64_t group = next(blocks.groups.count());
+      const std::int64_t column = next(blocks.columns.count());
+      const std::int64_t row = next(blocks.rows.count());
+      task.depth = next(p.axes[0].out);
+      task.image = index;
+      task.group_begin = blocks.groups.begin(group);
+      task.group_end = blocks.groups.end(group);
+      task.column = blocks.columns.begin(column);
+      task.columns = blocks.columns.size(column);
+      task.row_begin = blocks.rows.begin(row);
+      task.row_end = blocks.rows.end(row);
+      task.in_place = in_place_ && arrays.x_strides.axis[2] == 1;
+      task.zeros = task.in_place ? zeros + p.axes[2].pad_before : zeros;
+      run_task(arrays, task);
+    });
   }
 
  private:
-  // How the planes are cut, which depends on the number of threads; the results do not.
+  // How the work is cut, which depends on the number of threads; the results do not.
   struct Blocks {
     Split rows;
     Split columns;
+    Split groups;
+  };
+
+  struct Tile {
+    std::int64_t row;    // the first
+    std::int64_t count;  // of rows, `spacing` apart
+    int size;            // index of kDepthwiseRows
+  };
+
+  // A row to copy: where it stands in a channel.
+  struct Copy {
+    std::int64_t from;
+    std::int64_t to;
   };
 
   struct Scratch {
-    const T** rows;        // the kernel's table
-    unsigned char* known;  // which copied rows are there
+    Tile* tiles;
+    std::int64_t* offsets;  // per tile: the kernel's table, relative to the channel or the copies
+    const T** rows;         // of one tile: the same as addresses
+    Copy* to_copy;
+    unsigned char* listed;  // which rows `to_copy` has
     T* copies;
     T* sums;
     std::size_t bytes;
@@ -134,12 +154,14 @@ class DepthwisePixelsPlan final : public Plan {
 
   struct Task : Scratch {
     explicit Task(const Scratch& scratch) : Scratch(scratch) {}
-    const T* zeros;
-    const T* x;  // the group's channel
     bool in_place;
-    std::int64_t image, depth, row_begin, row_end, column, columns;
-    std::size_t group;
+    const T* zeros;
+    std::int64_t image, depth, row_begin, row_end, column, columns, group_begin, group_end;
+    std::int64_t tile_count = 0;
+    std::int64_t copy_count = 0;
   };
+
+  static constexpr std::int64_t kZeros = std::numeric_limits<std::int64_t>::min();
 
   // A piece of a copied row: every stride-th column from `first` on, `reach` more of them than
   // there are output columns.
@@ -205,125 +227,200 @@ class DepthwisePixelsPlan final : public Plan {
     return rows > 0 ? rows : std::min(tile, most_within(kTileStageBytes));
   }
 
+  std::int64_t table_size(std::int64_t tile_rows) const {
+    return problem().axes[0].kernel * ((tile_rows - 1) * row_step_ + problem().axes[1].kernel);
+  }
+
   Scratch carve(void* base) const {
     const std::int64_t rows = rows_.largest();
-    const std::int64_t tile_rows = (kMaxDepthwiseRows - 1) * row_step_ + problem().axes[1].kernel;
+    const std::int64_t spacing = std::min(height_.spacing, rows);
+    const std::int64_t tiles =
+        spacing * ceil_div(ceil_div(rows, spacing), std::int64_t(kMaxDepthwiseRows));
+    const std::int64_t copies = problem().axes[0].kernel * positions(rows);
     Carver carver(base);
+    const auto take = [&](auto*& piece, std::int64_t count) {
+      piece =
+          carver.take<std::remove_reference_t<decltype(*piece)>>(static_cast<std::size_t>(count));
+    };
     Scratch scratch;
-    scratch.rows =
-        carver.take<const T*>(static_cast<std::size_t>(problem().axes[0].kernel * tile_rows));
-    scratch.known = carver.take<unsigned char>(
-        static_cast<std::size_t>(problem().axes[0].kernel * positions(rows)));
-    scratch.copies = carver.take<T>(static_cast<std::size_t>(copy_elements(rows)));
-    scratch.sums = carver.take<T>(
-        static_cast<std::size_t>(kMaxDepthwiseRows * round_up(columns_.largest(), table_.lanes)));
+    take(scratch.tiles, tiles);
+    take(scratch.offsets, tiles * table_size(kMaxDepthwiseRows));
+    take(scratch.rows, table_size(kMaxDepthwiseRows));
+    take(scratch.to_copy, copies);
+    take(scratch.listed, copies);
+    take(scratch.copies, copies * row_length_);
+    take(scratch.sums, kMaxDepthwiseRows * round_up(columns_.largest(), table_.lanes));
     scratch.bytes = carver.used();
     return scratch;
   }
 
   Blocks blocking(int threads) const {
     const ConvProblem& p = problem();
-    Blocks blocks{rows_, columns_};
-    const std::int64_t planes =
-        p.batch * static_cast<std::int64_t>(p.groups.size()) * p.axes[0].out;
-    const std::int64_t tasks = planes * rows_.count() * columns_.count();
-    if (tasks >= 8 * threads || tasks % threads == 0) return blocks;
-    if (p.axes[1].out >= threads) {
-      blocks.rows = Split::by_count(p.axes[1].out, ceil_div(rows_.count(), threads) * threads);
-    } else if (p.axes[2].out >= threads * table_.lanes) {
-      blocks.columns =
-          Split::by_count(p.axes[2].out, ceil_div(columns_.count(), threads) * threads);
+    const auto groups = static_cast<std::int64_t>(p.groups.size());
+    Blocks blocks{rows_, columns_, {}};
+    const std::int64_t planes = p.batch * p.axes[0].out;
+    if (planes * groups < 8 * threads && planes * groups % threads != 0) {
+      if (p.axes[1].out >= threads) {
+        blocks.rows = Split::by_count(p.axes[1].out, ceil_div(rows_.count(), threads) * threads);
+      } else if (p.axes[2].out >= threads * table_.lanes) {
+        blocks.columns =
+            Split::by_count(p.axes[2].out, ceil_div(columns_.count(), threads) * threads);
+      }
     }
+    // A task lists its rows once for all its channels.
+    const std::int64_t pieces = planes * blocks.rows.count() * blocks.columns.count();
+    blocks.groups = Split::by_count(groups, std::min(groups, ceil_div(8 * threads, pieces)));
     return blocks;
   }
 
   void run_task(const ConvArrays& arrays, Task& task) const {
     const ConvProblem& p = problem();
-    const Group& group = p.groups[task.group];
-    task.x = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch +
-             group.in_begin * arrays.x_strides.channel;
-    task.in_place = in_place_ && arrays.x_strides.axis[2] == 1;
-    if (!task.in_place) {
-      std::fill_n(task.known, p.axes[0].kernel * positions(task.row_end - task.row_begin), 0);
+    list_rows(arrays, task);
+    const T* image = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch;
+    for (std::int64_t g = task.group_begin; g < task.group_end; ++g) {
+      const Group& group = p.groups[static_cast<std::size_t>(g)];
+      const T* x = image + group.in_begin * arrays.x_strides.channel;
+      for (std::int64_t i = 0; i < task.copy_count; ++i) {
+        copy_row(task, x + task.to_copy[i].from, arrays.x_strides.axis[2],
+                 task.copies + task.to_copy[i].to);
+      }
+      const T* base = task.in_place ? x : task.copies;
+      const std::int64_t* offsets = task.offsets;
+      for (std::int64_t t = 0; t < task.tile_count; ++t) {
+        const std::int64_t size = table_size(kDepthwiseRows[task.tiles[t].size]);
+        for (std::int64_t i = 0; i < size; ++i) {
+          task.rows[i] = offsets[i] == kZeros ? task.zeros : base + offsets[i];
+        }
+        offsets += size;
+        run_tile(arrays, task, task.tiles[t], group);
+      }
     }
+  }
+
+  // Cuts the block into tiles and finds the rows that each reads.
+  void list_rows(const ConvArrays& arrays, Task& task) const {
+    const ConvProblem& p = problem();
+    const Axis& depth = p.axes[0];
+    if (!task.in_place) {
+      std::fill_n(task.listed, depth.kernel * positions(task.row_end - task.row_begin), 0);
+    }
+    std::int64_t* to = task.offsets;
     for (std::int64_t phase = 0; phase < height_.spacing; ++phase) {
       std::int64_t row = task.row_begin + phase;
       while (row < task.row_end) {
         const std::int64_t left = ceil_div(task.row_end - row, height_.spacing);
         // 4 + 4 instead of 7 + 1.
         const std::int64_t count = left == 8 ? 4 : std::min<std::int64_t>(left, kMaxDepthwiseRows);
-        run_tile(arrays, task, row, count);
+        int size = 0;
+        while (kDepthwiseRows[size] < count) ++size;
+        task.tiles[task.tile_count++] = {row, count, size};
+        for (std::int64_t td = 0; td < depth.kernel; ++td) {
+          to = list_tile_rows(arrays, task, row, count, kDepthwiseRows[size], td, to);
+        }
         row += count * height_.spacing;
       }
     }
   }
 
-  // `count` output rows from `row` on, `spacing` apart, for every output channel of the group.
-  void run_tile(const ConvArrays& arrays, const Task& task, std::int64_t row,
-                std::int64_t count) const {
+  std::int64_t* list_tile_rows(const ConvArrays& arrays, Task& task, std::int64_t row,
+                               std::int64_t count, std::int64_t tile_rows, std::int64_t td,
+                               std::int64_t* to) const {
     const ConvProblem& p = problem();
-    const Group& group = p.groups[task.group];
-    int size = 0;
-    while (kDepthwiseRows[size] < count) ++size;
+    const Axis& depth = p.axes[0];
+    const Axis& height = p.axes[1];
+    std::int64_t* end = to + (tile_rows - 1) * row_step_ + height.kernel;
+    std::fill(to, end, kZeros);
+    const std::int64_t d =
+        padded_index(task.depth * depth.stride + td * depth.dilation - depth.pad_before, depth.in,
+                     p.padding_mode);
+    if (d < 0) return end;
+    for (std::int64_t r = 0; r < count; ++r) {
+      // Rows that the one before meets under later taps are in the table already.
+      for (std::int64_t th = r == 0 ? 0 : height.kernel - row_step_; th < height.kernel; ++th) {
+        const std::int64_t position =
+            (row + r * height_.spacing) * height.stride + th * height.dilation;
+        const std::int64_t h =
+            padded_index(position - height.pad_before, height.in, p.padding_mode);
+        if (h < 0) continue;
+        const std::int64_t from = d * arrays.x_strides.axis[0] + h * arrays.x_strides.axis[1];
+        std::int64_t& entry = to[r * row_step_ + th];
+        if (task.in_place) {
+          entry = from + task.column;
+          continue;
+        }
+        const std::int64_t index = td * positions(task.row_end - task.row_begin) + position -
+                                   task.row_begin * height.stride;
+        entry = index * row_length_;
+        if (!task.listed[index]) task.to_copy[task.copy_count++] = {from, entry};
+        task.listed[index] = 1;
+      }
+    }
+    return end;
+  }
 
+  // A tile of every output channel of the group.
+  void run_tile(const ConvArrays& arrays, const Task& task, const Tile& tile,
+                const Group& group) const {
+    const ConvProblem& p = problem();
     DepthwiseArgs<T> args;
     args.rows = task.rows;
     args.row_step = row_step_;
-    args.row_pitch = (kDepthwiseRows[size] - 1) * row_step_ + p.axes[1].kernel;
+    args.row_pitch = (kDepthwiseRows[tile.size] - 1) * row_step_ + p.axes[1].kernel;
     for (int axis = 0; axis < kSpatialAxes; ++axis) {
       args.kernel[axis] = p.axes[static_cast<std::size_t>(axis)].kernel;
     }
     args.columns = task.columns;
     if (task.in_place) {
       args.shifts = shifts_.data();
+      args.ahead = tile.count * p.axes[1].stride * arrays.x_strides.axis[1];
       args.first = -task.column;
       args.last = p.axes[2].in - task.column;
     } else {
       args.shifts = copy_shifts_.data();
+      args.ahead = 0;
       args.first = -kEverywhere;
       args.last = kEverywhere;
     }
-    fill_rows(arrays, task, row, count, kDepthwiseRows[size], args.row_pitch);
-
     const auto offset = [&](const Strides& strides, std::int64_t channel) {
       return task.image * strides.batch + channel * strides.channel + task.depth * strides.axis[0] +
-             row * strides.axis[1] + task.column * strides.axis[2];
+             tile.row * strides.axis[1] + task.column * strides.axis[2];
     };
     const bool in_registers = p.activation.kind <= ActivationKind::clip &&
                               arrays.out_strides.axis[2] == 1 &&
                               (!arrays.residual || arrays.residual_strides.axis[2] == 1);
-    const T* residual = static_cast<const T*>(arrays.residual);
+    const T* all_residual = static_cast<const T*>(arrays.residual);
     const T* bias = static_cast<const T*>(arrays.bias);
-    for (std::int64_t channel = group.out_begin; channel < group.out_begin + group.out_channels;
-         ++channel) {
-      args.weights = static_cast<const T*>(arrays.packed_weights) + channel * p.taps();
+    const std::int64_t out_row = height_.spacing * arrays.out_strides.axis[1];
+    const std::int64_t residual_row = height_.spacing * arrays.residual_strides.axis[1];
+    const auto kernel = table_.depthwise_pixels[static_cast<int>(shape_)][tile.size];
+    for (std::int64_t i = 0; i < group.out_channels; ++i) {
+      const std::int64_t channel = group.out_begin + i;
       T* out = static_cast<T*>(arrays.out) + offset(arrays.out_strides, channel);
-      const T* channel_residual =
-          residual ? residual + offset(arrays.residual_strides, channel) : nullptr;
-      const std::int64_t out_row = height_.spacing * arrays.out_strides.axis[1];
-      const std::int64_t residual_row = height_.spacing * arrays.residual_strides.axis[1];
+      const T* residual =
+          all_residual ? all_residual + offset(arrays.residual_strides, channel) : nullptr;
+      args.weights = static_cast<const T*>(arrays.packed_weights) + channel * p.taps();
       args.end = no_epilogue<T>();
-      args.end.rows = count;
+      args.end.rows = tile.count;
       if (in_registers) {
         clamp_of(p.activation, args.end);
         if (bias) args.end.bias = bias[channel];
-        args.end.residual = channel_residual;
+        args.end.residual = residual;
         args.end.residual_row = residual_row;
         args.end.out = out;
         args.end.out_row = out_row;
-        table_.depthwise_pixels[static_cast<int>(shape_)][size](args);
+        kernel(args);
         continue;
       }
       args.end.out = task.sums;
       args.end.out_row = round_up(task.columns, table_.lanes);
-      table_.depthwise_pixels[static_cast<int>(shape_)][size](args);
+      kernel(args);
       EpilogueArgs<T> epilogue{};
-      epilogue.rows = count;
+      epilogue.rows = tile.count;
       epilogue.columns = task.columns;
       epilogue.acc = task.sums;
       epilogue.acc_row = args.end.out_row;
       epilogue.bias = bias ? bias + channel : nullptr;
-      epilogue.residual = channel_residual;
+      epilogue.residual = residual;
       epilogue.residual_row = residual_row;
       epilogue.residual_column = arrays.residual_strides.axis[2];
       epilogue.out = out;
@@ -334,53 +431,8 @@ class DepthwisePixelsPlan final : public Plan {
     }
   }
 
-  // The kernel's table: `count` rows of pointers, then zeros up to `tile_rows`.
-  void fill_rows(const ConvArrays& arrays, const Task& task, std::int64_t row, std::int64_t count,
-                 std::int64_t tile_rows, std::int64_t pitch) const {
-    const ConvProblem& p = problem();
-    const Axis& depth = p.axes[0];
-    const Axis& height = p.axes[1];
-    const T* zeros = task.in_place ? task.zeros + p.axes[2].pad_before : task.zeros;
-    for (std::int64_t td = 0; td < depth.kernel; ++td) {
-      const T** to = task.rows + td * pitch;
-      const std::int64_t d =
-          padded_index(task.depth * depth.stride + td * depth.dilation - depth.pad_before, depth.in,
-                       p.padding_mode);
-      if (d < 0) {
-        std::fill_n(to, pitch, zeros);
-        continue;
-      }
-      const T* plane = task.x + d * arrays.x_strides.axis[0];
-      std::fill_n(to + (count - 1) * row_step_ + height.kernel, (tile_rows - count) * row_step_,
-                  zeros);
-      for (std::int64_t r = 0; r < count; ++r) {
-        // Rows that the one before meets under later taps are in the table already.
-        for (std::int64_t th = r == 0 ? 0 : height.kernel - row_step_; th < height.kernel; ++th) {
-          const std::int64_t position =
-              (row + r * height_.spacing) * height.stride + th * height.dilation;
-          const std::int64_t h =
-              padded_index(position - height.pad_before, height.in, p.padding_mode);
-          const T* from = plane + h * arrays.x_strides.axis[1];
-          to[r * row_step_ + th] =
-              h < 0 ? zeros
-              : task.in_place
-                  ? from + task.column
-                  : copied(arrays, task, from, td, position - task.row_begin * height.stride);
-        }
-      }
-    }
-  }
-
-  // The copy of the input row at `row`, which stands at `position` of the block.
-  const T* copied(const ConvArrays& arrays, const Task& task, const T* row, std::int64_t td,
-                  std::int64_t position) const {
+  void copy_row(const Task& task, const T* row, std::int64_t step, T* to) const {
     const Axis& width = problem().axes[2];
-    const std::int64_t index = td * positions(task.row_end - task.row_begin) + position;
-    T* copy = task.copies + index * row_length_;
-    if (task.known[index]) return copy;
-    task.known[index] = 1;
-    const std::int64_t step = arrays.x_strides.axis[2];
-    T* to = copy;
     for (const Phase& phase : phases_) {
       const std::int64_t count = task.columns + phase.reach;
       const std::int64_t start = task.column * width.stride - width.pad_before + phase.first;
@@ -403,7 +455,6 @@ class DepthwisePixelsPlan final : public Plan {
       std::fill(to + count, to + phase_length_, T(0));
       to += phase_length_;
     }
-    return copy;
   }
 
   const KernelTable<T>& table_;

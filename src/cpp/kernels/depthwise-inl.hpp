@@ -62,6 +62,7 @@ static inline void depthwise_sums(const DepthwiseArgs<T>& args, std::int64_t col
 #pragma GCC unroll 32
     for (int i = 0; i < (kRows - 1) * kStep + kSize; ++i) {
       const T* row = rows[i];
+      if (i >= kSize - kStep) __builtin_prefetch(row + column + args.ahead);
       // More weights than registers: read them where they are used, as memory operands.
       if constexpr (kSize > 3) asm volatile("" : "+r"(weights));
 #pragma GCC unroll 8
@@ -75,6 +76,8 @@ static inline void depthwise_sums(const DepthwiseArgs<T>& args, std::int64_t col
           } else {
             v[c] = V::load(from);
           }
+          // Or GCC would load it again for every use: most loads straddle two cache lines.
+          asm("" : "+v"(v[c].v));
         }
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
@@ -142,6 +145,7 @@ static inline void depthwise_tile(const DepthwiseArgs<T>& args, std::int64_t col
   } else {
     depthwise_sums<T, kRows, kVectors, kSize, kStep, kMasked>(args, column, sum);
   }
+  const DepthwiseEnd<T> end = args.end;
 #pragma GCC unroll 8
   for (int c = 0; c < kVectors; ++c) {
     const std::int64_t at = column + c * V::lanes;
@@ -150,12 +154,12 @@ static inline void depthwise_tile(const DepthwiseArgs<T>& args, std::int64_t col
       const auto mask = V::mask_range(0, left < V::lanes ? static_cast<int>(left) : V::lanes);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        if (r < args.end.rows) finish_depthwise<T>(sum[r][c], args.end, r, at, &mask);
+        if (r < end.rows) finish_depthwise<T>(sum[r][c], end, r, at, &mask);
       }
     } else {
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        if (r < args.end.rows) finish_depthwise<T>(sum[r][c], args.end, r, at, nullptr);
+        if (r < end.rows) finish_depthwise<T>(sum[r][c], end, r, at, nullptr);
       }
     }
   }

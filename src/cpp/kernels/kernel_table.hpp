@@ -126,6 +126,7 @@ struct DepthwiseArgs {
   std::int64_t last;
   const T* weights;
   std::int64_t columns;
+  std::int64_t ahead;  // from an input element to the one that the next tile has in its place
   DepthwiseEnd<T> end;
 };
 
