@@ -43,10 +43,11 @@ class DepthwisePixelsPlan final : public Plan {
     find_phases(width);
     // Only zeros of the width are masked; other padding is copied.
     const std::int64_t reach = (width.out - 1) * width.stride + shifts_.back();
-    in_place_ = width.stride == 1 && (p.padding_mode == PaddingMode::zeros ||
-                                      (width.pad_before == 0 && reach < width.in));
-    zeros_ = std::max(row_length_, round_up(columns_.largest(), table_.lanes) +
-                                       (width.kernel - 1) * width.dilation);
+    in_place_ =
+        (width.stride == 1 || shape_ == DepthwiseShape::k3s2 || shape_ == DepthwiseShape::k5s2) &&
+        (p.padding_mode == PaddingMode::zeros || (width.pad_before == 0 && reach < width.in));
+    zeros_ = std::max(row_length_, round_up(columns_.largest(), table_.lanes) * width.stride +
+                                       (width.kernel - 1) * width.dilation + 1);
     rows_ = Split::by_limit(p.axes[1].out, most_rows());
   }
 
@@ -170,14 +171,25 @@ class DepthwisePixelsPlan final : public Plan {
     std::int64_t reach;
   };
 
+  // The kernel for a column stride of 1, as copied rows have it.
+  DepthwiseShape unit_shape() const {
+    const std::int64_t kernel = problem().axes[2].kernel;
+    if (problem().axes[1].kernel != kernel || row_step_ != 1) return DepthwiseShape::any;
+    return kernel == 3   ? DepthwiseShape::k3
+           : kernel == 5 ? DepthwiseShape::k5
+           : kernel == 7 ? DepthwiseShape::k7
+                         : DepthwiseShape::any;
+  }
+
+  // The kernel for rows that are read in place.
   DepthwiseShape shape() const {
-    const Axis& height = problem().axes[1];
-    if (height.kernel != problem().axes[2].kernel) return DepthwiseShape::any;
-    if (row_step_ == 1 && height.kernel == 3) return DepthwiseShape::k3;
-    if (row_step_ == 1 && height.kernel == 5) return DepthwiseShape::k5;
-    if (row_step_ == 1 && height.kernel == 7) return DepthwiseShape::k7;
-    if (row_step_ == 2 && height.kernel == 3) return DepthwiseShape::k3s2;
-    if (row_step_ == 2 && height.kernel == 5) return DepthwiseShape::k5s2;
+    const Axis& width = problem().axes[2];
+    if (width.stride == 1) return unit_shape();
+    if (problem().axes[1].kernel == width.kernel && row_step_ == 2 && width.stride == 2 &&
+        width.dilation == 1) {
+      if (width.kernel == 3) return DepthwiseShape::k3s2;
+      if (width.kernel == 5) return DepthwiseShape::k5s2;
+    }
     return DepthwiseShape::any;
   }
 
@@ -345,7 +357,7 @@ class DepthwisePixelsPlan final : public Plan {
         const std::int64_t from = d * arrays.x_strides.axis[0] + h * arrays.x_strides.axis[1];
         std::int64_t& entry = to[r * row_step_ + th];
         if (task.in_place) {
-          entry = from + task.column;
+          entry = from + task.column * p.axes[2].stride;
           continue;
         }
         const std::int64_t index = td * positions(task.row_end - task.row_begin) + position -
@@ -370,14 +382,13 @@ class DepthwisePixelsPlan final : public Plan {
       args.kernel[axis] = p.axes[static_cast<std::size_t>(axis)].kernel;
     }
     args.columns = task.columns;
+    const std::int64_t first_column = task.column * p.axes[2].stride;
     if (task.in_place) {
       args.shifts = shifts_.data();
-      args.ahead = tile.count * p.axes[1].stride * arrays.x_strides.axis[1];
-      args.first = -task.column;
-      args.last = p.axes[2].in - task.column;
+      args.first = -first_column;
+      args.last = p.axes[2].in - first_column;
     } else {
       args.shifts = copy_shifts_.data();
-      args.ahead = 0;
       args.first = -kEverywhere;
       args.last = kEverywhere;
     }
@@ -392,7 +403,8 @@ class DepthwisePixelsPlan final : public Plan {
     const T* bias = static_cast<const T*>(arrays.bias);
     const std::int64_t out_row = height_.spacing * arrays.out_strides.axis[1];
     const std::int64_t residual_row = height_.spacing * arrays.residual_strides.axis[1];
-    const auto kernel = table_.depthwise_pixels[static_cast<int>(shape_)][tile.size];
+    const DepthwiseShape shape = task.in_place ? shape_ : unit_shape();
+    const auto kernel = table_.depthwise_pixels[static_cast<int>(shape)][tile.size];
     for (std::int64_t i = 0; i < group.out_channels; ++i) {
       const std::int64_t channel = group.out_begin + i;
       T* out = static_cast<T*>(arrays.out) + offset(arrays.out_strides, channel);

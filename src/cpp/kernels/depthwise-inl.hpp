@@ -38,54 +38,86 @@ static inline typename Vec<T>::Mask readable_lanes(const DepthwiseArgs<T>& args,
   return Vec<T>::mask_range(begin, end < begin ? begin : end);
 }
 
-// A tile of kRows x kVectors accumulators under a kernel whose size is known: every vector of
-// pixels is loaded once and meets the weights of all output rows whose windows hold it.
-template <class T, int kRows, int kVectors, int kSize, int kStep, bool kMasked>
-static inline void depthwise_sums(const DepthwiseArgs<T>& args, std::int64_t column,
-                                  Vec<T> (&sum)[kRows][kVectors]) {
+// The vectors of one input row under the taps of a kernel row, `column` on.
+template <class T, int kSize, int kStride, bool kMasked>
+struct DepthwisePixels;
+
+template <class T, int kSize, bool kMasked>
+struct DepthwisePixels<T, kSize, 1, kMasked> {
   using V = Vec<T>;
-  typename V::Mask mask[kMasked ? kSize : 1][kVectors];
-  std::int64_t shift[kSize];
+  std::int64_t at[kSize];
+  typename V::Mask mask[kSize];
+
+  DepthwisePixels(const DepthwiseArgs<T>& args, std::int64_t column) {
 #pragma GCC unroll 8
-  for (int w = 0; w < kSize; ++w) {
-    shift[w] = column + args.shifts[w];
+    for (int w = 0; w < kSize; ++w) {
+      at[w] = column + args.shifts[w];
+      if constexpr (kMasked) mask[w] = readable_lanes(args, at[w]);
+    }
+  }
+  void load(const T* row, V (&v)[kSize]) const {
+#pragma GCC unroll 8
+    for (int w = 0; w < kSize; ++w) {
+      v[w] = kMasked ? V::load_or_zero(mask[w], row + at[w]) : V::load(row + at[w]);
+    }
+  }
+};
+
+// At stride 2 two neighbouring taps are the even and the odd elements of two vectors.
+template <class T, int kSize, bool kMasked>
+struct DepthwisePixels<T, kSize, 2, kMasked> {
+  using V = Vec<T>;
+  static constexpr int kPairs = (kSize + 1) / 2;
+  std::int64_t at;
+  typename V::Mask mask[kPairs][2];
+
+  DepthwisePixels(const DepthwiseArgs<T>& args, std::int64_t column)
+      : at(2 * column + args.shifts[0]) {
     if constexpr (kMasked) {
 #pragma GCC unroll 8
-      for (int c = 0; c < kVectors; ++c) {
-        mask[w][c] = readable_lanes(args, shift[w] + c * V::lanes);
+      for (int i = 0; i < 2 * kPairs; ++i) {
+        mask[i / 2][i % 2] = readable_lanes(args, at + i / 2 * 2 + i % 2 * V::lanes);
       }
     }
   }
+  void load(const T* row, V (&v)[kSize]) const {
+#pragma GCC unroll 8
+    for (int w = 0; w < kSize; w += 2) {
+      const T* from = row + at + w;
+      const V low = kMasked ? V::load_or_zero(mask[w / 2][0], from) : V::load(from);
+      const V high =
+          kMasked ? V::load_or_zero(mask[w / 2][1], from + V::lanes) : V::load(from + V::lanes);
+      v[w] = V::even(low, high);
+      if (w + 1 < kSize) v[w + 1] = V::odd(low, high);
+    }
+  }
+};
+
+// A tile of accumulators under a kernel whose size is known: every vector of pixels is loaded once
+// and meets the weights of all output rows whose windows hold it.
+template <class T, int kRows, int kSize, int kStride, bool kMasked>
+static inline void depthwise_sums(const DepthwiseArgs<T>& args, std::int64_t column,
+                                  Vec<T> (&sum)[kRows][1]) {
+  using V = Vec<T>;
+  const DepthwisePixels<T, kSize, kStride, kMasked> pixels(args, column);
   const T* weights = args.weights;
   const T* const* rows = args.rows;
   for (std::int64_t d = 0; d < args.kernel[0]; ++d) {
 #pragma GCC unroll 32
-    for (int i = 0; i < (kRows - 1) * kStep + kSize; ++i) {
-      const T* row = rows[i];
-      if (i >= kSize - kStep) __builtin_prefetch(row + column + args.ahead);
+    for (int i = 0; i < (kRows - 1) * kStride + kSize; ++i) {
       // More weights than registers: read them where they are used, as memory operands.
       if constexpr (kSize > 3) asm volatile("" : "+r"(weights));
+      V v[kSize];
+      pixels.load(rows[i], v);
 #pragma GCC unroll 8
       for (int w = 0; w < kSize; ++w) {
-        V v[kVectors];
-#pragma GCC unroll 8
-        for (int c = 0; c < kVectors; ++c) {
-          const T* from = row + shift[w] + c * V::lanes;
-          if constexpr (kMasked) {
-            v[c] = V::load_or_zero(mask[w][c], from);
-          } else {
-            v[c] = V::load(from);
-          }
-          // Or GCC would load it again for every use: most loads straddle two cache lines.
-          asm("" : "+v"(v[c].v));
-        }
+        // Or GCC would load it again for every use: most loads straddle two cache lines.
+        asm("" : "+v"(v[w].v));
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
-          const int h = i - r * kStep;
+          const int h = i - r * kStride;
           if (h < 0 || h >= kSize) continue;
-          const V weight = V::broadcast(weights[h * kSize + w]);
-#pragma GCC unroll 8
-          for (int c = 0; c < kVectors; ++c) sum[r][c] = V::fma(weight, v[c], sum[r][c]);
+          sum[r][0] = V::fma(V::broadcast(weights[h * kSize + w]), v[w], sum[r][0]);
         }
       }
     }
@@ -131,7 +163,7 @@ static inline void depthwise_any_sums(const DepthwiseArgs<T>& args, std::int64_t
   }
 }
 
-template <class T, int kRows, int kVectors, int kSize, int kStep, bool kMasked>
+template <class T, int kRows, int kVectors, int kSize, int kStride, bool kMasked>
 static inline void depthwise_tile(const DepthwiseArgs<T>& args, std::int64_t column) {
   using V = Vec<T>;
   V sum[kRows][kVectors];
@@ -143,7 +175,7 @@ static inline void depthwise_tile(const DepthwiseArgs<T>& args, std::int64_t col
   if constexpr (kSize == 0) {
     depthwise_any_sums<T, kRows, kVectors, kMasked>(args, column, sum);
   } else {
-    depthwise_sums<T, kRows, kVectors, kSize, kStep, kMasked>(args, column, sum);
+    depthwise_sums<T, kRows, kSize, kStride, kMasked>(args, column, sum);
   }
   const DepthwiseEnd<T> end = args.end;
 #pragma GCC unroll 8
@@ -169,51 +201,48 @@ static inline void depthwise_tile(const DepthwiseArgs<T>& args, std::int64_t col
 // kernel of known size makes up for fewer chains by fewer loads.
 constexpr int depthwise_vectors(int rows, int size) { return size > 0 || rows > 4 ? 1 : 8 / rows; }
 
-template <class T, int kRows, int kSize, int kStep>
+template <class T, int kRows, int kSize, int kStride>
 void depthwise_pixels(const DepthwiseArgs<T>& args) {
-  using V = Vec<T>;
+  constexpr std::int64_t lanes = Vec<T>::lanes;
   constexpr int kVectors = depthwise_vectors(kRows, kSize);
-  // Columns [begin, end) read inside the input under every tap.
-  std::int64_t begin = args.first;
-  std::int64_t end = args.last;
-  for (std::int64_t w = 0; w < args.kernel[2]; ++w) {
-    const std::int64_t shift = args.shifts[w];
-    if (args.first - shift > begin) begin = args.first - shift;
-    if (args.last - shift < end) end = args.last - shift;
+  std::int64_t least = args.shifts[0];
+  std::int64_t most = args.shifts[0];
+  for (std::int64_t w = 1; w < args.kernel[2]; ++w) {
+    if (args.shifts[w] < least) least = args.shifts[w];
+    if (args.shifts[w] > most) most = args.shifts[w];
   }
-  if (args.columns < end) end = args.columns;
+  const auto whole = [&](std::int64_t begin, std::int64_t end) {
+    return begin * kStride >= args.first - least && end * kStride <= args.last - most &&
+           end <= args.columns;
+  };
   std::int64_t column = 0;
   while (column < args.columns) {
-    if (column < begin || column + V::lanes > end) {
-      depthwise_tile<T, kRows, 1, kSize, kStep, true>(args, column);
-      column += V::lanes;
-    } else if (kVectors == 1 || column + kVectors * V::lanes > end) {
-      depthwise_tile<T, kRows, 1, kSize, kStep, false>(args, column);
-      column += V::lanes;
-    } else {
-      depthwise_tile<T, kRows, kVectors, kSize, kStep, false>(args, column);
-      column += kVectors * V::lanes;
+    if (kVectors > 1 && whole(column, column + kVectors * lanes)) {
+      depthwise_tile<T, kRows, kVectors, kSize, kStride, false>(args, column);
+      column += kVectors * lanes;
+      continue;
     }
+    if (whole(column, column + lanes)) {
+      depthwise_tile<T, kRows, 1, kSize, kStride, false>(args, column);
+    } else {
+      depthwise_tile<T, kRows, 1, kSize, kStride, true>(args, column);
+    }
+    column += lanes;
   }
 }
 
 template <class T, int kIndex = 0>
 constexpr void fill_depthwise_pixels(KernelTable<T>& table) {
   constexpr int kRows = kDepthwiseRows[kIndex];
-  auto& kernels = table.depthwise_pixels;
-  // One or two rows under a small kernel are what remains of an image: not worth code of their own.
-  constexpr bool kSpecial = kRows > 2;
-  kernels[static_cast<int>(DepthwiseShape::any)][kIndex] = depthwise_pixels<T, kRows, 0, 0>;
-  kernels[static_cast<int>(DepthwiseShape::k3)][kIndex] = depthwise_pixels < T, kRows,
-  kSpecial ? 3 : 0, kSpecial ? 1 : 0 > ;
-  kernels[static_cast<int>(DepthwiseShape::k5)][kIndex] = depthwise_pixels < T, kRows,
-  kSpecial ? 5 : 0, kSpecial ? 1 : 0 > ;
-  kernels[static_cast<int>(DepthwiseShape::k7)][kIndex] = depthwise_pixels < T, kRows,
-  kSpecial ? 7 : 0, kSpecial ? 1 : 0 > ;
-  kernels[static_cast<int>(DepthwiseShape::k3s2)][kIndex] = depthwise_pixels < T, kRows,
-  kSpecial ? 3 : 0, kSpecial ? 2 : 0 > ;
-  kernels[static_cast<int>(DepthwiseShape::k5s2)][kIndex] = depthwise_pixels < T, kRows,
-  kSpecial ? 5 : 0, kSpecial ? 2 : 0 > ;
+  const auto set = [&table](DepthwiseShape shape, void (*kernel)(const DepthwiseArgs<T>&)) {
+    table.depthwise_pixels[static_cast<int>(shape)][kIndex] = kernel;
+  };
+  set(DepthwiseShape::any, depthwise_pixels<T, kRows, 0, 1>);
+  set(DepthwiseShape::k3, depthwise_pixels<T, kRows, 3, 1>);
+  set(DepthwiseShape::k5, depthwise_pixels<T, kRows, 5, 1>);
+  set(DepthwiseShape::k7, depthwise_pixels<T, kRows, 7, 1>);
+  set(DepthwiseShape::k3s2, depthwise_pixels<T, kRows, 3, 2>);
+  set(DepthwiseShape::k5s2, depthwise_pixels<T, kRows, 5, 2>);
   if constexpr (kIndex + 1 < kDepthwiseRowCounts) fill_depthwise_pixels<T, kIndex + 1>(table);
 }
 
@@ -230,7 +259,8 @@ void copy_strided(std::int64_t count, const T* from, std::int64_t step, T* to) {
   }
   if (step == 2) {
     // The last element that a pair of vectors reads is one past the last that is wanted.
-    for (; i + V::lanes < count; i += V::lanes) V::load_even(from + 2 * i).store(to + i);
+    for (; i + V::lanes < count; i += V::lanes)
+      V::even(V::load(from + 2 * i), V::load(from + 2 * i + V::lanes)).store(to + i);
   } else if (step < (1 << 26) && step > -(1 << 26)) {  // a gather's index has 32 bits
     const auto all = V::mask_range(0, V::lanes);
     for (; i + V::lanes <= count; i += V::lanes) {

@@ -87,7 +87,8 @@ struct EpilogueArgs {
   Activation activation;
 };
 
-// Depthwise kernels exist for square kernels of 3, 5 and 7 at row steps 1 and 2, and for any.
+// Depthwise kernels exist for square kernels of 3, 5 and 7 at row step and column stride 1, of 3
+// and 5 at 2 (undilated columns), and for any at column stride 1.
 enum class DepthwiseShape : std::uint8_t { any, k3, k5, k7, k3s2, k5s2 };
 inline constexpr int kDepthwiseShapes = 6;
 
@@ -112,9 +113,11 @@ struct DepthwiseEnd {
 
 // kDepthwiseRows[n] output rows of one channel, of which the first end.rows are wanted. For columns
 // j in [0, columns), one chain over d, h, w:
-//     sum(r, j) = fma(weights[d][h][w], rows[d * row_pitch + r * row_step + h][j + shifts[w]], sum)
-// that starts at +0, where elements outside [first, last) of a row count as +0 and are not read.
-// A vector that needs no mask may read any element of [first, last).
+//     sum(r, j) = fma(weights[d][h][w],
+//                     rows[d * row_pitch + r * row_step + h][j * stride + shifts[w]], sum)
+// that starts at +0, with the column stride of the kernel's shape, where elements outside [first,
+// last) of a row count as +0 and are not read. A vector that needs no mask may read any element of
+// [first, last).
 template <class T>
 struct DepthwiseArgs {
   const T* const* rows;
@@ -126,7 +129,6 @@ struct DepthwiseArgs {
   std::int64_t last;
   const T* weights;
   std::int64_t columns;
-  std::int64_t ahead;  // from an input element to the one that the next tile has in its place
   DepthwiseEnd<T> end;
 };
 

@@ -23,8 +23,12 @@ struct Vec<float> {
     return select(mask, {_mm256_maskload_ps(p, mask)}, rest);
   }
   static Vec load_or_zero(Mask mask, const float* p) { return {_mm256_maskload_ps(p, mask)}; }
-  static Vec load_even(const float* p) {
-    const __m256 both = _mm256_shuffle_ps(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8), 0x88);
+  static Vec even(Vec low, Vec high) {
+    const __m256 both = _mm256_shuffle_ps(low.v, high.v, 0x88);
+    return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(both), 0xd8))};
+  }
+  static Vec odd(Vec low, Vec high) {
+    const __m256 both = _mm256_shuffle_ps(low.v, high.v, 0xdd);
     return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(both), 0xd8))};
   }
   static Vec gather(Vec rest, Mask mask, const float* p, std::int32_t step) {
@@ -80,9 +84,11 @@ struct Vec<double> {
     return select(mask, {_mm256_maskload_pd(p, mask)}, rest);
   }
   static Vec load_or_zero(Mask mask, const double* p) { return {_mm256_maskload_pd(p, mask)}; }
-  static Vec load_even(const double* p) {
-    const __m256d both = _mm256_unpacklo_pd(_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4));
-    return {_mm256_permute4x64_pd(both, 0xd8)};
+  static Vec even(Vec low, Vec high) {
+    return {_mm256_permute4x64_pd(_mm256_unpacklo_pd(low.v, high.v), 0xd8)};
+  }
+  static Vec odd(Vec low, Vec high) {
+    return {_mm256_permute4x64_pd(_mm256_unpackhi_pd(low.v, high.v), 0xd8)};
   }
   static Vec gather(Vec rest, Mask mask, const double* p, std::int32_t step) {
     const __m128i lane = _mm_setr_epi32(0, 1, 2, 3);

@@ -3,7 +3,7 @@
 //   load(p), store(p)                    any alignment
 //   load(rest, mask, p), store(mask, p)  only lanes in the mask touch memory, others keep `rest`
 //   load_or_zero(mask, p)                load(zero(), mask, p)
-//   load_even(p)                         lane i is p[2 * i]; reads p[0] to p[2 * lanes - 1]
+//   even(low, high), odd(low, high)      every second lane of both, the lanes of low first
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
@@ -56,7 +56,8 @@ struct Vec {
   static Vec load(const T* p) { return {*p}; }
   static Vec load(Vec rest, Mask mask, const T* p) { return mask ? Vec{*p} : rest; }
   static Vec load_or_zero(Mask mask, const T* p) { return load(zero(), mask, p); }
-  static Vec load_even(const T* p) { return load(p); }
+  static Vec even(Vec low, Vec) { return low; }
+  static Vec odd(Vec, Vec high) { return high; }
   static Vec gather(Vec rest, Mask mask, const T* p, std::int32_t) { return load(rest, mask, p); }
   void store(T* p) const { *p = v; }
   void store(Mask mask, T* p) const {
