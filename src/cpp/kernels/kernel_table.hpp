@@ -132,6 +132,40 @@ struct DepthwiseArgs {
   DepthwiseEnd<T> end;
 };
 
+// A tile of output pixels where channels are next to each other, at most
+// kMaxDepthwiseChannelRows x kDepthwiseColumns. With one table row of width = (kDepthwiseColumns -
+// 1)
+// * column_step + kernel[2] pixels per input row, and height = (tile rows - 1) * row_step +
+// kernel[1] input rows per depth, for channels c in [0, channels) one chain over d, h, w from +0:
+//     sum(r, p, c) = fma(W(c, d, h, w), pixels[(d * height + r * row_step + h) * width +
+//                                              p * column_step + w][c], sum(r, p, c))
+//     out(r, p, c) = min(high, max(low, (sum(r, p, c) + bias[c]) + residual(r, p, c)))
+// for r < rows, p < columns, where X(r, p, c) is X[r * X_row + p * X_column + c]. W(c, tap) is
+// weights[(c / lanes * taps + tap) * lanes + c % lanes]. bias and residual may be null.
+template <class T>
+struct DepthwiseChannelsArgs {
+  const T* const* pixels;
+  std::int64_t row_step;
+  std::int64_t column_step;
+  std::int64_t kernel[kSpatialAxes];
+  const T* weights;
+  std::int64_t channels;
+  std::int64_t rows;
+  std::int64_t columns;
+  const T* bias;
+  T low;
+  T high;
+  const T* residual;
+  std::int64_t residual_row;
+  std::int64_t residual_column;
+  T* out;
+  std::int64_t out_row;
+  std::int64_t out_column;
+};
+
+inline constexpr int kMaxDepthwiseChannelRows = 2;
+inline constexpr int kDepthwiseColumns = 4;
+
 template <class T>
 struct KernelTable {
   std::int64_t lanes;
@@ -154,6 +188,10 @@ struct KernelTable {
 
   // [shape][n] for tiles of kDepthwiseRows[n] rows
   void (*depthwise_pixels[kDepthwiseShapes][kDepthwiseRowCounts])(const DepthwiseArgs<T>&);
+
+  // [shape][tile rows - 1]
+  void (*depthwise_channels[kDepthwiseShapes][kMaxDepthwiseChannelRows])(
+      const DepthwiseChannelsArgs<T>&);
 
   // to[i] = from[i * step] for i < count; reads nothing else.
   void (*copy_strided)(std::int64_t count, const T* from, std::int64_t step, T* to);

@@ -2,7 +2,8 @@
 // PYCONV_VEC_HEADER, and sets the compiler's instruction-set options.
 #include PYCONV_VEC_HEADER
 
-#include "kernels/depthwise-inl.hpp"
+#include "kernels/depthwise_channels-inl.hpp"
+#include "kernels/depthwise_pixels-inl.hpp"
 #include "kernels/epilogue-inl.hpp"
 #include "kernels/gemm-inl.hpp"
 #include "kernels/packing-inl.hpp"
@@ -21,6 +22,7 @@ constexpr KernelTable<T> make_table() {
   table.pack_pixel_rows = pack_pixel_rows<T>;
   table.epilogue = epilogue<T>;
   fill_depthwise_pixels<T>(table);
+  fill_depthwise_channels<T>(table);
   table.copy_strided = copy_strided<T>;
   table.fma_probe = fma_probe<T>;
   return table;
