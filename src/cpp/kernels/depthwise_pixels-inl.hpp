@@ -55,11 +55,8 @@ struct DepthwisePixels<T, kSize, 1, kMasked> {
       if constexpr (kMasked) mask[w] = readable_lanes(args, at[w]);
     }
   }
-  void load(const T* row, V (&v)[kSize]) const {
-#pragma GCC unroll 8
-    for (int w = 0; w < kSize; ++w) {
-      v[w] = kMasked ? V::load_or_zero(mask[w], row + at[w]) : V::load(row + at[w]);
-    }
+  V load(const T* row, int w, V (&)[2]) const {
+    return kMasked ? V::load_or_zero(mask[w], row + at[w]) : V::load(row + at[w]);
   }
 };
 
@@ -69,7 +66,7 @@ struct DepthwisePixels<T, kSize, 2, kMasked> {
   using V = Vec<T>;
   static constexpr int kPairs = (kSize + 1) / 2;
   std::int64_t at;
-  typename V::Mask mask[kPairs][2];
+  typename V::Mask mask[4][2];  // kPairs of them: GCC 12 warns of more, which it does not read
 
   DepthwisePixels(const DepthwiseArgs<T>& args, std::int64_t column)
       : at(2 * column + args.shifts[0]) {
@@ -80,44 +77,53 @@ struct DepthwisePixels<T, kSize, 2, kMasked> {
       }
     }
   }
-  void load(const T* row, V (&v)[kSize]) const {
-#pragma GCC unroll 8
-    for (int w = 0; w < kSize; w += 2) {
-      const T* from = row + at + w;
-      const V low = kMasked ? V::load_or_zero(mask[w / 2][0], from) : V::load(from);
-      const V high =
-          kMasked ? V::load_or_zero(mask[w / 2][1], from + V::lanes) : V::load(from + V::lanes);
-      v[w] = V::even(low, high);
-      if (w + 1 < kSize) v[w + 1] = V::odd(low, high);
-    }
+  // Taps in ascending order: `pair` holds what an even one loads for the odd one behind it.
+  V load(const T* row, int w, V (&pair)[2]) const {
+    if (w % 2 != 0) return V::odd(pair[0], pair[1]);
+    const T* from = row + at + w;
+    pair[0] = kMasked ? V::load_or_zero(mask[w / 2][0], from) : V::load(from);
+    from += V::lanes;
+    pair[1] = kMasked ? V::load_or_zero(mask[w / 2][1], from) : V::load(from);
+    return V::even(pair[0], pair[1]);
   }
 };
 
 // A tile of accumulators under a kernel whose size is known: every vector of pixels is loaded once
 // and meets the weights of all output rows whose windows hold it.
-template <class T, int kRows, int kSize, int kStride, bool kMasked>
+template <class T, int kRows, int kVectors, int kSize, int kStride, bool kMasked>
 static inline void depthwise_sums(const DepthwiseArgs<T>& args, std::int64_t column,
-                                  Vec<T> (&sum)[kRows][1]) {
+                                  Vec<T> (&sum)[kRows][kVectors]) {
   using V = Vec<T>;
-  const DepthwisePixels<T, kSize, kStride, kMasked> pixels(args, column);
+  using Pixels = DepthwisePixels<T, kSize, kStride, kMasked>;
+  static_assert(kVectors <= 2);
+  const Pixels pixels[] = {Pixels(args, column), Pixels(args, column + (kVectors - 1) * V::lanes)};
+  constexpr int kRegisters = sizeof(V) == 64 ? 32 : 16;
   const T* weights = args.weights;
   const T* const* rows = args.rows;
   for (std::int64_t d = 0; d < args.kernel[0]; ++d) {
 #pragma GCC unroll 32
     for (int i = 0; i < (kRows - 1) * kStride + kSize; ++i) {
       // More weights than registers: read them where they are used, as memory operands.
-      if constexpr (kSize > 3) asm volatile("" : "+r"(weights));
-      V v[kSize];
-      pixels.load(rows[i], v);
+      if constexpr (kSize * kSize + kRows * kVectors + kVectors > kRegisters) {
+        asm volatile("" : "+r"(weights));
+      }
+      V pair[kVectors][2];
 #pragma GCC unroll 8
       for (int w = 0; w < kSize; ++w) {
-        // Or GCC would load it again for every use: most loads straddle two cache lines.
-        asm("" : "+v"(v[w].v));
+        V v[kVectors];
+#pragma GCC unroll 2
+        for (int c = 0; c < kVectors; ++c) {
+          v[c] = pixels[c].load(rows[i], w, pair[c]);
+          // Or GCC would load it again for every use: most loads straddle two cache lines.
+          asm("" : "+v"(v[c].v));
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
           const int h = i - r * kStride;
           if (h < 0 || h >= kSize) continue;
-          sum[r][0] = V::fma(V::broadcast(weights[h * kSize + w]), v[w], sum[r][0]);
+          const V weight = V::broadcast(weights[h * kSize + w]);
+#pragma GCC unroll 2
+          for (int c = 0; c < kVectors; ++c) sum[r][c] = V::fma(weight, v[c], sum[r][c]);
         }
       }
     }
@@ -175,7 +181,7 @@ static inline void depthwise_tile(const DepthwiseArgs<T>& args, std::int64_t col
   if constexpr (kSize == 0) {
     depthwise_any_sums<T, kRows, kVectors, kMasked>(args, column, sum);
   } else {
-    depthwise_sums<T, kRows, kSize, kStride, kMasked>(args, column, sum);
+    depthwise_sums<T, kRows, kVectors, kSize, kStride, kMasked>(args, column, sum);
   }
   const DepthwiseEnd<T> end = args.end;
 #pragma GCC unroll 8
@@ -197,14 +203,18 @@ static inline void depthwise_tile(const DepthwiseArgs<T>& args, std::int64_t col
   }
 }
 
-// Vectors per tile: eight chains cover the latency of a fused multiply-add (2 ports x 4 cycles). A
-// kernel of known size makes up for fewer chains by fewer loads.
-constexpr int depthwise_vectors(int rows, int size) { return size > 0 || rows > 4 ? 1 : 8 / rows; }
+// Vectors per tile. Eight chains cover the latency of a fused multiply-add (2 ports x 4 cycles); 14
+// of them read each weight of a larger kernel, which does not stay in a register, for two vectors.
+template <class T>
+constexpr int depthwise_vectors(int rows, int size, int stride) {
+  if (size == 0) return rows > 4 ? 1 : 8 / rows;
+  return size > 3 && stride == 1 && sizeof(Vec<T>) == 64 ? 2 : 1;
+}
 
 template <class T, int kRows, int kSize, int kStride>
 void depthwise_pixels(const DepthwiseArgs<T>& args) {
   constexpr std::int64_t lanes = Vec<T>::lanes;
-  constexpr int kVectors = depthwise_vectors(kRows, kSize);
+  constexpr int kVectors = depthwise_vectors<T>(kRows, kSize, kStride);
   std::int64_t least = args.shifts[0];
   std::int64_t most = args.shifts[0];
   for (std::int64_t w = 1; w < args.kernel[2]; ++w) {
@@ -222,6 +232,14 @@ void depthwise_pixels(const DepthwiseArgs<T>& args) {
       column += kVectors * lanes;
       continue;
     }
+    // Both ends of a row of two vectors.
+    if constexpr (kSize > 0 && kVectors == 2) {
+      if (column + lanes < args.columns) {
+        depthwise_tile<T, kRows, 2, kSize, kStride, true>(args, column);
+        column += 2 * lanes;
+        continue;
+      }
+    }
     if (whole(column, column + lanes)) {
       depthwise_tile<T, kRows, 1, kSize, kStride, false>(args, column);
     } else {
@@ -238,9 +256,11 @@ constexpr void fill_depthwise_pixels(KernelTable<T>& table) {
     table.depthwise_pixels[static_cast<int>(shape)][kIndex] = kernel;
   };
   set(DepthwiseShape::any, depthwise_pixels<T, kRows, 0, 1>);
-  set(DepthwiseShape::k3, depthwise_pixels<T, kRows, 3, 1>);
-  set(DepthwiseShape::k5, depthwise_pixels<T, kRows, 5, 1>);
-  set(DepthwiseShape::k7, depthwise_pixels<T, kRows, 7, 1>);
+  // One or two rows are what remains of an image: not worth code of their own.
+  constexpr bool kSpecial = kRows > 2;
+  set(DepthwiseShape::k3, depthwise_pixels < T, kRows, kSpecial ? 3 : 0, 1 >);
+  set(DepthwiseShape::k5, depthwise_pixels < T, kRows, kSpecial ? 5 : 0, 1 >);
+  set(DepthwiseShape::k7, depthwise_pixels < T, kRows, kSpecial ? 7 : 0, 1 >);
   set(DepthwiseShape::k3s2, depthwise_pixels<T, kRows, 3, 2>);
   set(DepthwiseShape::k5s2, depthwise_pixels<T, kRows, 5, 2>);
   if constexpr (kIndex + 1 < kDepthwiseRowCounts) fill_depthwise_pixels<T, kIndex + 1>(table);
