@@ -9,8 +9,8 @@
 namespace pyconv {
 namespace {
 
-// Scratch per thread must stay well below the second-level cache's size.
-constexpr std::int64_t kLargestRows = 1 << 17;  // elements under one row of taps
+// Elements of the rows under one output row that may have to be copied: 1 MiB of float64.
+constexpr double kMostCopied = 1 << 17;
 
 bool serves_channels(const ConvProblem& problem) {
   return std::all_of(problem.groups.begin(), problem.groups.end(),
@@ -88,13 +88,15 @@ std::string refuses_depthwise(const ConvProblem& problem) {
   for (const Group& group : problem.groups) {
     if (group.in_channels != 1) return "groups must have one input channel each";
   }
-  const auto& axes = problem.axes;
-  const std::int64_t rows = axes[0].kernel * ((axes[1].kernel - 1) * axes[1].dilation + 1);
-  const std::int64_t columns = std::min<std::int64_t>(axes[2].out, 1024) * axes[2].stride +
-                               (axes[2].kernel - 1) * axes[2].dilation;
-  if (rows > kLargestRows || columns > kLargestRows || rows * columns > kLargestRows) {
-    return "the rows under one window must fit the cache";
-  }
+  const auto& [depth, height, width] = problem.axes;
+  // In floating point: the product may exceed 63 bits.
+  const double rows = static_cast<double>(depth.kernel) *
+                      (static_cast<double>((height.kernel - 1) * height.dilation) + 1);
+  const double columns =
+      static_cast<double>(std::min(width.kernel, width.stride)) *
+      (static_cast<double>(std::min<std::int64_t>(width.out, kDepthwiseBlockColumns)) +
+       static_cast<double>((width.kernel - 1) * width.dilation / width.stride));
+  if (rows * columns > kMostCopied) return "the rows under one window must fit the cache";
   return {};
 }
 

@@ -12,6 +12,9 @@
 
 namespace pyconv {
 
+// Output columns of a block where lanes are pixels.
+inline constexpr std::int64_t kDepthwiseBlockColumns = 1024;
+
 inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
   return ceil_div(n, multiple) * multiple;
 }

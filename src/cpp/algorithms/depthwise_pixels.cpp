@@ -20,7 +20,6 @@
 namespace pyconv {
 namespace {
 
-constexpr std::int64_t kColumns = 1024;
 // Copied rows should stay in the first-level cache, but a full tile is worth more than that.
 constexpr std::int64_t kStageBytes = 32 << 10;
 constexpr std::int64_t kTileStageBytes = 256 << 10;
@@ -36,7 +35,7 @@ class DepthwisePixelsPlan final : public Plan {
     row_step_ = std::min(height_.step, p.axes[1].kernel);
     shape_ = shape();
     const Axis& width = p.axes[2];
-    columns_ = Split::by_limit(width.out, kColumns);
+    columns_ = Split::by_limit(width.out, kDepthwiseBlockColumns);
     for (std::int64_t tap = 0; tap < width.kernel; ++tap) {
       shifts_.push_back(tap * width.dilation - width.pad_before);
     }
@@ -46,8 +45,11 @@ class DepthwisePixelsPlan final : public Plan {
     in_place_ =
         (width.stride == 1 || shape_ == DepthwiseShape::k3s2 || shape_ == DepthwiseShape::k5s2) &&
         (p.padding_mode == PaddingMode::zeros || (width.pad_before == 0 && reach < width.in));
-    zeros_ = std::max(row_length_, round_up(columns_.largest(), table_.lanes) * width.stride +
-                                       (width.kernel - 1) * width.dilation + 1);
+    zeros_ = row_length_;
+    if (in_place_) {
+      zeros_ = std::max(zeros_, round_up(columns_.largest(), table_.lanes) * width.stride +
+                                    (width.kernel - 1) * width.dilation + 1);
+    }
     rows_ = Split::by_limit(p.axes[1].out, most_rows());
   }
 
@@ -461,8 +463,10 @@ class DepthwisePixelsPlan final : public Plan {
         }
       };
       pad(0, first);
-      table_.copy_strided(last - first, row + (start + first * width.stride) * step,
-                          width.stride * step, to + first);
+      if (last > first) {
+        table_.copy_strided(last - first, row + (start + first * width.stride) * step,
+                            last - first > 1 ? width.stride * step : 1, to + first);
+      }
       pad(last, count);
       std::fill(to + count, to + phase_length_, T(0));
       to += phase_length_;

@@ -13,6 +13,9 @@ static inline void channel_sums(const DepthwiseChannelsArgs<T>& args, std::int64
                                 const T* weights, typename Vec<T>::Mask mask,
                                 Vec<T> (&sum)[kRows][kDepthwiseColumns]) {
   using V = Vec<T>;
+  // On 16 registers a weight is the memory operand of its multiply-adds.
+  constexpr int kRegisters = sizeof(V) == 64 ? 32 : 16;
+  constexpr bool kWeightsStay = kRows * kDepthwiseColumns + kSize + 4 <= kRegisters;
   constexpr int kHeight = (kRows - 1) * kStep + kSize;
   constexpr int kWidth = (kDepthwiseColumns - 1) * kStep + kSize;
   const T* const* pixels = args.pixels;
@@ -23,7 +26,7 @@ static inline void channel_sums(const DepthwiseChannelsArgs<T>& args, std::int64
 #pragma GCC unroll 8
       for (int w = 0; w < kSize; ++w) {
         weight[w] = V::load(weights + (h * kSize + w) * V::lanes);
-        asm("" : "+v"(weight[w].v));
+        if constexpr (kWeightsStay) asm("" : "+v"(weight[w].v));
       }
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {

@@ -90,13 +90,11 @@ struct DepthwisePixels<T, kSize, 2, kMasked> {
 
 // A tile of accumulators under a kernel whose size is known: every vector of pixels is loaded once
 // and meets the weights of all output rows whose windows hold it.
-template <class T, int kRows, int kVectors, int kSize, int kStride, bool kMasked>
+template <class T, int kRows, int kSize, int kStride, bool kMasked>
 static inline void depthwise_sums(const DepthwiseArgs<T>& args, std::int64_t column,
-                                  Vec<T> (&sum)[kRows][kVectors]) {
+                                  Vec<T> (&sum)[kRows][1]) {
   using V = Vec<T>;
-  using Pixels = DepthwisePixels<T, kSize, kStride, kMasked>;
-  static_assert(kVectors <= 2);
-  const Pixels pixels[] = {Pixels(args, column), Pixels(args, column + (kVectors - 1) * V::lanes)};
+  const DepthwisePixels<T, kSize, kStride, kMasked> pixels(args, column);
   constexpr int kRegisters = sizeof(V) == 64 ? 32 : 16;
   const T* weights = args.weights;
   const T* const* rows = args.rows;
@@ -104,26 +102,20 @@ static inline void depthwise_sums(const DepthwiseArgs<T>& args, std::int64_t col
 #pragma GCC unroll 32
     for (int i = 0; i < (kRows - 1) * kStride + kSize; ++i) {
       // More weights than registers: read them where they are used, as memory operands.
-      if constexpr (kSize * kSize + kRows * kVectors + kVectors > kRegisters) {
+      if constexpr (kSize * kSize + kRows + 1 > kRegisters) {
         asm volatile("" : "+r"(weights));
       }
-      V pair[kVectors][2];
+      V pair[2];
 #pragma GCC unroll 8
       for (int w = 0; w < kSize; ++w) {
-        V v[kVectors];
-#pragma GCC unroll 2
-        for (int c = 0; c < kVectors; ++c) {
-          v[c] = pixels[c].load(rows[i], w, pair[c]);
-          // Or GCC would load it again for every use: most loads straddle two cache lines.
-          asm("" : "+v"(v[c].v));
-        }
+        V v = pixels.load(rows[i], w, pair);
+        // Or GCC would load it again for every use: most loads straddle two cache lines.
+        asm("" : "+v"(v.v));
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
           const int h = i - r * kStride;
           if (h < 0 || h >= kSize) continue;
-          const V weight = V::broadcast(weights[h * kSize + w]);
-#pragma GCC unroll 2
-          for (int c = 0; c < kVectors; ++c) sum[r][c] = V::fma(weight, v[c], sum[r][c]);
+          sum[r][0] = V::fma(V::broadcast(weights[h * kSize + w]), v, sum[r][0]);
         }
       }
     }
@@ -181,7 +173,7 @@ static inline void depthwise_tile(const DepthwiseArgs<T>& args, std::int64_t col
   if constexpr (kSize == 0) {
     depthwise_any_sums<T, kRows, kVectors, kMasked>(args, column, sum);
   } else {
-    depthwise_sums<T, kRows, kVectors, kSize, kStride, kMasked>(args, column, sum);
+    depthwise_sums<T, kRows, kSize, kStride, kMasked>(args, column, sum);
   }
   const DepthwiseEnd<T> end = args.end;
 #pragma GCC unroll 8
@@ -203,18 +195,14 @@ static inline void depthwise_tile(const DepthwiseArgs<T>& args, std::int64_t col
   }
 }
 
-// Vectors per tile. Eight chains cover the latency of a fused multiply-add (2 ports x 4 cycles); 14
-// of them read each weight of a larger kernel, which does not stay in a register, for two vectors.
-template <class T>
-constexpr int depthwise_vectors(int rows, int size, int stride) {
-  if (size == 0) return rows > 4 ? 1 : 8 / rows;
-  return size > 3 && stride == 1 && sizeof(Vec<T>) == 64 ? 2 : 1;
-}
+// Vectors per tile: eight chains cover the latency of a fused multiply-add (2 ports x 4 cycles). A
+// kernel of known size makes up for fewer chains by fewer loads; two vectors per row slowed 7x7.
+constexpr int depthwise_vectors(int rows, int size) { return size > 0 || rows > 4 ? 1 : 8 / rows; }
 
 template <class T, int kRows, int kSize, int kStride>
 void depthwise_pixels(const DepthwiseArgs<T>& args) {
   constexpr std::int64_t lanes = Vec<T>::lanes;
-  constexpr int kVectors = depthwise_vectors<T>(kRows, kSize, kStride);
+  constexpr int kVectors = depthwise_vectors(kRows, kSize);
   std::int64_t least = args.shifts[0];
   std::int64_t most = args.shifts[0];
   for (std::int64_t w = 1; w < args.kernel[2]; ++w) {
@@ -231,14 +219,6 @@ void depthwise_pixels(const DepthwiseArgs<T>& args) {
       depthwise_tile<T, kRows, kVectors, kSize, kStride, false>(args, column);
       column += kVectors * lanes;
       continue;
-    }
-    // Both ends of a row of two vectors.
-    if constexpr (kSize > 0 && kVectors == 2) {
-      if (column + lanes < args.columns) {
-        depthwise_tile<T, kRows, 2, kSize, kStride, true>(args, column);
-        column += 2 * lanes;
-        continue;
-      }
     }
     if (whole(column, column + lanes)) {
       depthwise_tile<T, kRows, 1, kSize, kStride, false>(args, column);
