@@ -77,6 +77,8 @@ const std::vector<Algorithm>& algorithms();
 // std::invalid_argument with the reason where the named one cannot.
 std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorithm);
 
+std::string depthwise_refuses(const ConvProblem& problem);
+std::unique_ptr<Plan> plan_depthwise(ConvProblem problem);
 std::string direct_refuses(const ConvProblem& problem);
 bool direct_pays(const ConvProblem& problem);
 std::unique_ptr<Plan> plan_direct(ConvProblem problem);

@@ -181,6 +181,85 @@ struct EpilogueArgs {
   Activation activation;
 };
 
+// Depthwise kernels exist for square kernels of 3, 5 and 7 at row step and column stride 1, of 3
+// and 5 at 2 (undilated columns), and for any at column stride 1.
+enum class DepthwiseShape : std::uint8_t { any, k3, k5, k7, k3s2, k5s2 };
+inline constexpr int kDepthwiseShapes = 6;
+
+// Output rows of a tile. 7 divides the heights 7, 14, 28, 56, 112, 224 of most networks.
+inline constexpr int kDepthwiseRows[] = {1, 2, 4, 7};
+inline constexpr int kDepthwiseRowCounts = 4;
+inline constexpr int kMaxDepthwiseRows = 7;
+
+// out(r, j) = min(high, max(low, (sum(r, j) + bias) + residual(r, j))) for r < rows, where X(r, j)
+// is X[r * X_row + j]. No bias is -0, no bound is infinite, residual may be null (no addition).
+template <class T>
+struct DepthwiseEnd {
+  std::int64_t rows;
+  T bias;
+  T low;
+  T high;
+  const T* residual;
+  std::int64_t residual_row;
+  T* out;
+  std::int64_t out_row;
+};
+
+// kDepthwiseRows[n] output rows of one channel, of which the first end.rows are wanted. For columns
+// j in [0, columns), one chain over d, h, w:
+//     sum(r, j) = fma(weights[d][h][w],
+//                     rows[d * row_pitch + r * row_step + h][j * stride + shifts[w]], sum)
+// that starts at +0, with the column stride of the kernel's shape, where elements outside [first,
+// last) of a row count as +0 and are not read. A vector that needs no mask may read any element of
+// [first, last).
+template <class T>
+struct DepthwiseArgs {
+  const T* const* rows;
+  std::int64_t row_pitch;
+  std::int64_t row_step;
+  std::int64_t kernel[kSpatialAxes];
+  const std::int64_t* shifts;
+  std::int64_t first;
+  std::int64_t last;
+  const T* weights;
+  std::int64_t columns;
+  DepthwiseEnd<T> end;
+};
+
+// A tile of output pixels where channels are next to each other, at most
+// kMaxDepthwiseChannelRows x kDepthwiseColumns. With one table row of width = (kDepthwiseColumns -
+// 1)
+// * column_step + kernel[2] pixels per input row, and height = (tile rows - 1) * row_step +
+// kernel[1] input rows per depth, for channels c in [0, channels) one chain over d, h, w from +0:
+//     sum(r, p, c) = fma(W(c, d, h, w), pixels[(d * height + r * row_step + h) * width +
+//                                              p * column_step + w][c], sum(r, p, c))
+//     out(r, p, c) = min(high, max(low, (sum(r, p, c) + bias[c]) + residual(r, p, c)))
+// for r < rows, p < columns, where X(r, p, c) is X[r * X_row + p * X_column + c]. W(c, tap) is
+// weights[(c / lanes * taps + tap) * lanes + c % lanes]. bias and residual may be null.
+template <class T>
+struct DepthwiseChannelsArgs {
+  const T* const* pixels;
+  std::int64_t row_step;
+  std::int64_t column_step;
+  std::int64_t kernel[kSpatialAxes];
+  const T* weights;
+  std::int64_t channels;
+  std::int64_t rows;
+  std::int64_t columns;
+  const T* bias;
+  T low;
+  T high;
+  const T* residual;
+  std::int64_t residual_row;
+  std::int64_t residual_column;
+  T* out;
+  std::int64_t out_row;
+  std::int64_t out_column;
+};
+
+inline constexpr int kMaxDepthwiseChannelRows = 2;
+inline constexpr int kDepthwiseColumns = 4;
+
 template <class T>
 struct KernelTable {
   std::int64_t lanes;
@@ -203,6 +282,16 @@ struct KernelTable {
   void (*pack_pixel_rows)(const PackArgs<T>&);
 
   void (*epilogue)(const EpilogueArgs<T>&);
+
+  // [shape][n] for tiles of kDepthwiseRows[n] rows
+  void (*depthwise_pixels[kDepthwiseShapes][kDepthwiseRowCounts])(const DepthwiseArgs<T>&);
+
+  // [shape][tile rows - 1]
+  void (*depthwise_channels[kDepthwiseShapes][kMaxDepthwiseChannelRows])(
+      const DepthwiseChannelsArgs<T>&);
+
+  // to[i] = from[i * step] for i < count; reads nothing else.
+  void (*copy_strided)(std::int64_t count, const T* from, std::int64_t step, T* to);
 
   // Runs `steps` times 2 * lanes * kProbeChains floating-point operations, in registers only.
   void (*fma_probe)(std::int64_t steps, T* sink);

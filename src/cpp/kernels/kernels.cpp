@@ -4,6 +4,8 @@
 
 #include "kernels/gemm-inl.hpp"
 
+#include "kernels/depthwise_channels-inl.hpp"
+#include "kernels/depthwise_pixels-inl.hpp"
 #include "kernels/direct-inl.hpp"
 #include "kernels/epilogue-inl.hpp"
 #include "kernels/packing-inl.hpp"
@@ -23,6 +25,9 @@ constexpr KernelTable<T> make_table() {
   table.pack_pixel_columns = pack_pixel_columns<T>;
   table.pack_pixel_rows = pack_pixel_rows<T>;
   table.epilogue = epilogue<T>;
+  fill_depthwise_pixels<T>(table);
+  fill_depthwise_channels<T>(table);
+  table.copy_strided = copy_strided<T>;
   table.fma_probe = fma_probe<T>;
   return table;
 }

@@ -23,6 +23,15 @@ struct Vec<float> {
   static Vec load(Vec rest, Mask mask, const float* p) {
     return select(mask, {_mm256_maskload_ps(p, mask)}, rest);
   }
+  static Vec load_or_zero(Mask mask, const float* p) { return {_mm256_maskload_ps(p, mask)}; }
+  static Vec even(Vec low, Vec high) {
+    const __m256 both = _mm256_shuffle_ps(low.v, high.v, 0x88);
+    return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(both), 0xd8))};
+  }
+  static Vec odd(Vec low, Vec high) {
+    const __m256 both = _mm256_shuffle_ps(low.v, high.v, 0xdd);
+    return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(both), 0xd8))};
+  }
   static Vec gather(Vec rest, Mask mask, const float* p, std::int32_t step) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     const __m256i index = _mm256_mullo_epi32(lane, _mm256_set1_epi32(step));
@@ -102,6 +111,13 @@ struct Vec<double> {
   static Vec load(const double* p) { return {_mm256_loadu_pd(p)}; }
   static Vec load(Vec rest, Mask mask, const double* p) {
     return select(mask, {_mm256_maskload_pd(p, mask)}, rest);
+  }
+  static Vec load_or_zero(Mask mask, const double* p) { return {_mm256_maskload_pd(p, mask)}; }
+  static Vec even(Vec low, Vec high) {
+    return {_mm256_permute4x64_pd(_mm256_unpacklo_pd(low.v, high.v), 0xd8)};
+  }
+  static Vec odd(Vec low, Vec high) {
+    return {_mm256_permute4x64_pd(_mm256_unpackhi_pd(low.v, high.v), 0xd8)};
   }
   static Vec gather(Vec rest, Mask mask, const double* p, std::int32_t step) {
     const __m128i lane = _mm_setr_epi32(0, 1, 2, 3);

@@ -22,6 +22,17 @@ struct Vec<float> {
   static Vec load(Vec rest, Mask mask, const float* p) {
     return {_mm512_mask_loadu_ps(rest.v, mask, p)};
   }
+  static Vec load_or_zero(Mask mask, const float* p) { return {_mm512_maskz_loadu_ps(mask, p)}; }
+  static Vec even(Vec low, Vec high) {
+    const __m512i index =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return {_mm512_permutex2var_ps(low.v, index, high.v)};
+  }
+  static Vec odd(Vec low, Vec high) {
+    const __m512i index =
+        _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return {_mm512_permutex2var_ps(low.v, index, high.v)};
+  }
   static Vec gather(Vec rest, Mask mask, const float* p, std::int32_t step) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i index = _mm512_mullo_epi32(lane, _mm512_set1_epi32(step));
@@ -104,6 +115,15 @@ struct Vec<double> {
   static Vec load(const double* p) { return {_mm512_loadu_pd(p)}; }
   static Vec load(Vec rest, Mask mask, const double* p) {
     return {_mm512_mask_loadu_pd(rest.v, mask, p)};
+  }
+  static Vec load_or_zero(Mask mask, const double* p) { return {_mm512_maskz_loadu_pd(mask, p)}; }
+  static Vec even(Vec low, Vec high) {
+    const __m512i index = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    return {_mm512_permutex2var_pd(low.v, index, high.v)};
+  }
+  static Vec odd(Vec low, Vec high) {
+    const __m512i index = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+    return {_mm512_permutex2var_pd(low.v, index, high.v)};
   }
   static Vec gather(Vec rest, Mask mask, const double* p, std::int32_t step) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

@@ -3,6 +3,8 @@
 //   load(p), store(p)                    any alignment
 //   load(rest, mask, p), store(mask, p)  only lanes in the mask touch memory; others keep `rest`
 //   load_even(rest, begin, end, p)       lanes [begin, end) read p[2 * lane], others keep `rest`
+//   load_or_zero(mask, p)                load(zero(), mask, p)
+//   even(low, high), odd(low, high)      every second lane of both, the lanes of low first
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
@@ -11,8 +13,7 @@
 //   round(a)                             to the nearest integer, ties to even
 //   exp2_integer(n)                      2^n for integral n within the exponent range of T
 //   less(a, b), select(mask, yes, no)    less is false for NaN
-//   transpose(m)                         of a square: lane j of m[i] and lane i of m[j] change
-//   places
+//   transpose(m)                         lane j of m[i] and lane i of m[j] change places
 #pragma once
 
 #include <cstdint>
@@ -56,6 +57,9 @@ struct Vec {
   static Vec broadcast(T x) { return {x}; }
   static Vec load(const T* p) { return {*p}; }
   static Vec load(Vec rest, Mask mask, const T* p) { return mask ? Vec{*p} : rest; }
+  static Vec load_or_zero(Mask mask, const T* p) { return load(zero(), mask, p); }
+  static Vec even(Vec low, Vec) { return low; }
+  static Vec odd(Vec, Vec high) { return high; }
   static Vec gather(Vec rest, Mask mask, const T* p, std::int32_t) { return load(rest, mask, p); }
   static Vec load_even(Vec rest, int begin, int end, const T* p) {
     return load(rest, mask_range(begin, end), p);

@@ -1,0 +1,66 @@
+// What the two ways of computing depthwise layers share.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <numeric>
+
+#include "algorithms/algorithm.hpp"
+#include "core/split.hpp"
+#include "kernels/kernel_table.hpp"
+
+namespace pyconv {
+
+// Output columns of a block where lanes are pixels.
+inline constexpr std::int64_t kDepthwiseBlockColumns = 1024;
+
+inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
+  return ceil_div(n, multiple) * multiple;
+}
+
+// Outputs of one axis that share inputs. Output o under tap t reads o * stride + t * dilation, so
+// outputs `spacing` apart read from one sequence of inputs `dilation` apart, each `step` further on
+// in it than the one before.
+struct TileAxis {
+  std::int64_t spacing = 1;
+  std::int64_t step = 1;
+
+  TileAxis() = default;
+  explicit TileAxis(const Axis& axis) {
+    const std::int64_t dilation = axis.kernel > 1 ? axis.dilation : 1;
+    const std::int64_t common = std::gcd(axis.stride, dilation);
+    spacing = dilation / common;
+    step = axis.stride / common;
+  }
+};
+
+template <class T>
+DepthwiseEnd<T> no_epilogue() {
+  DepthwiseEnd<T> end{};
+  end.bias = -T(0);
+  end.low = -std::numeric_limits<T>::infinity();
+  end.high = std::numeric_limits<T>::infinity();
+  return end;
+}
+
+// For the activations up to clip in the order of their kinds.
+template <class T>
+void clamp_of(const Activation& activation, DepthwiseEnd<T>& end) {
+  if (activation.kind == ActivationKind::none) return;
+  const bool clip = activation.kind == ActivationKind::clip;
+  end.low = clip ? static_cast<T>(activation.low) : T(0);
+  if (clip) end.high = static_cast<T>(activation.high);
+}
+
+// Few multiply-accumulates move many bytes: waking a thread is worth 2^20 of the former or 2^19 of
+// the latter.
+int depthwise_threads(const ConvProblem& problem, int limit);
+
+// Lanes are pixels of a row: serves every depthwise problem and all arrays.
+std::unique_ptr<Plan> plan_depthwise_pixels(ConvProblem problem);
+// Lanes are channels: one output channel per group; the channels of the input and of the output
+// must be next to each other.
+std::unique_ptr<Plan> plan_depthwise_channels(ConvProblem problem);
+
+}  // namespace pyconv

@@ -1,0 +1,319 @@
+// Depthwise convolution where the lanes are channels, which are next to each other in memory.
+//
+// A tile is up to two rows of four output pixels. Its kernel reads the input through a table of
+// pixel pointers, in which padding is a pointer to zeros and any stride or dilation is just another
+// pointer, and goes through all channels of a chunk. Weights are packed
+//
+//     [vector of channels][tap][lane]
+#include <algorithm>
+
+#include "algorithms/common.hpp"
+#include "algorithms/depthwise.hpp"
+#include "core/padding.hpp"
+#include "core/parallel.hpp"
+#include "core/workspace.hpp"
+
+namespace pyconv {
+namespace {
+
+constexpr std::int64_t kColumns = 128;           // of a task
+constexpr std::int64_t kWeightBytes = 16 << 10;  // of a chunk of channels: half of the smallest L1
+constexpr std::int64_t kLeastVectors = 4;        // of a chunk: the table is built once for all
+
+template <class T>
+class DepthwiseChannelsPlan final : public Plan {
+ public:
+  explicit DepthwiseChannelsPlan(ConvProblem problem_in)
+      : Plan(std::move(problem_in)), table_(kernels<T>()) {
+    const ConvProblem& p = problem();
+    for (int i = 0; i < 2; ++i) {
+      const Axis& axis = p.axes[static_cast<std::size_t>(1 + i)];
+      tile_[i] = TileAxis(axis);
+      step_[i] = std::min(tile_[i].step, axis.kernel);
+    }
+    shape_ = shape();
+    columns_ = Split::by_limit(p.axes[2].out, kColumns);
+    const std::int64_t vector_bytes =
+        p.taps() * table_.lanes * static_cast<std::int64_t>(sizeof(T));
+    chunk_ = table_.lanes * std::max(kLeastVectors, kWeightBytes / vector_bytes);
+    chunk_ = std::min(chunk_, round_up(p.out_channels, table_.lanes));
+  }
+
+  std::string name() const override { return "depthwise"; }
+  std::string packing() const override { return "depthwise/channels"; }
+
+  std::size_t packed_bytes() const override {
+    return static_cast<std::size_t>(round_up(problem().out_channels, table_.lanes) *
+                                    problem().taps()) *
+           sizeof(T);
+  }
+
+  void pack(const std::vector<WeightView>& weights, void* packed) const override {
+    T* to = static_cast<T*>(packed);
+    const std::int64_t taps = problem().taps();
+    std::fill_n(to, packed_bytes() / sizeof(T), T(0));
+    for (std::size_t g = 0; g < weights.size(); ++g) {
+      const std::int64_t channel = problem().groups[g].out_begin;
+      T* lane = to + channel / table_.lanes * taps * table_.lanes + channel % table_.lanes;
+      const T* from = static_cast<const T*>(weights[g].data);
+      for_each_weight(problem(), weights[g], 1, [&](std::int64_t tap, std::int64_t offset) {
+        lane[tap * table_.lanes] = from[offset];
+      });
+    }
+  }
+
+  int useful_threads(int limit) const override { return depthwise_threads(problem(), limit); }
+
+  std::size_t workspace_bytes(int threads) const override {
+    return align_up(static_cast<std::size_t>(chunk_) * sizeof(T)) +
+           static_cast<std::size_t>(threads) * carve(nullptr).bytes;
+  }
+
+  std::string tile() const override {
+    return std::to_string(kMaxDepthwiseChannelRows) + " x " + std::to_string(kDepthwiseColumns) +
+           " pixels x " + std::to_string(table_.lanes) + " channels";
+  }
+
+  std::string reason() const override { return "one input channel per group, lanes are channels"; }
+
+  void run(const ConvArrays& arrays, int threads) const override {
+    const ConvProblem& p = problem();
+    if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
+    const AlignedBuffer workspace = make_aligned(workspace_bytes(threads));
+    Carver carver(workspace.get());
+    T* zeros = carver.take<T>(static_cast<std::size_t>(chunk_));
+    std::fill_n(zeros, chunk_, T(0));
+    std::byte* scratch = static_cast<std::byte*>(workspace.get()) + carver.used();
+    const std::size_t bytes = carve(nullptr).bytes;
+
+    // Rows of tiles, of one spacing phase each.
+    const std::int64_t spacing = std::min(tile_[0].spacing, p.axes[1].out);
+    const std::int64_t row_tiles =
+        ceil_div(ceil_div(p.axes[1].out, spacing), std::int64_t(kMaxDepthwiseChannelRows));
+    Split columns = columns_;
+    if (p.batch * p.axes[0].out * spacing * row_tiles * columns.count() < threads) {
+      columns = Split::by_count(p.axes[2].out, std::min<std::int64_t>(p.axes[2].out, threads));
+    }
+    const std::int64_t tasks = p.batch * p.axes[0].out * spacing * row_tiles * columns.count();
+    parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
+      const auto next = [&](std::int64_t count) {
+        const std::int64_t digit = index % count;
+        index /= count;
+        return digit;
+      };
+      Task task(carve(scratch + static_cast<std::size_t>(thread) * bytes));
+      task.zeros = zeros;
+      const std::int64_t column = next(columns.count());
+      const std::int64_t row_tile = next(row_tiles);
+      const std::int64_t phase = next(spacing);
+      task.depth = next(p.axes[0].out);
+      task.image = index;
+      task.column_begin = columns.begin(column);
+      task.column_end = columns.end(column);
+      task.row = phase + row_tile * kMaxDepthwiseChannelRows * tile_[0].spacing;
+      if (task.row >= p.axes[1].out) return;
+      task.rows = std::min<std::int64_t>(ceil_div(p.axes[1].out - task.row, tile_[0].spacing),
+                                         kMaxDepthwiseChannelRows);
+      run_task(arrays, task);
+    });
+  }
+
+ private:
+  struct Scratch {
+    std::int64_t* row_offsets;  // of the tile's input rows, all depths
+    std::int64_t* column_offsets;
+    const T** pixels;  // the kernel's table
+    T* sums;
+    std::size_t bytes;
+  };
+
+  struct Task : Scratch {
+    explicit Task(const Scratch& scratch) : Scratch(scratch) {}
+    const T* zeros;
+    std::int64_t image, depth, row, rows, column_begin, column_end;
+  };
+
+  static constexpr std::int64_t kZeros = std::numeric_limits<std::int64_t>::min();
+
+  DepthwiseShape shape() const {
+    const std::int64_t kernel = problem().axes[1].kernel;
+    if (problem().axes[2].kernel != kernel || step_[0] != step_[1]) return DepthwiseShape::any;
+    if (step_[0] == 1 && kernel == 3) return DepthwiseShape::k3;
+    if (step_[0] == 1 && kernel == 5) return DepthwiseShape::k5;
+    if (step_[0] == 1 && kernel == 7) return DepthwiseShape::k7;
+    if (step_[0] == 2 && kernel == 3) return DepthwiseShape::k3s2;
+    if (step_[0] == 2 && kernel == 5) return DepthwiseShape::k5s2;
+    return DepthwiseShape::any;
+  }
+
+  std::int64_t input_rows(std::int64_t rows) const {
+    return (rows - 1) * step_[0] + problem().axes[1].kernel;
+  }
+  std::int64_t input_columns() const {
+    return (kDepthwiseColumns - 1) * step_[1] + problem().axes[2].kernel;
+  }
+
+  Scratch carve(void* base) const {
+    const std::int64_t rows = problem().axes[0].kernel * input_rows(kMaxDepthwiseChannelRows);
+    Carver carver(base);
+    const auto count = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+    Scratch scratch;
+    scratch.row_offsets = carver.take<std::int64_t>(count(rows));
+    scratch.column_offsets = carver.take<std::int64_t>(count(input_columns()));
+    scratch.pixels = carver.take<const T*>(count(rows * input_columns()));
+    scratch.sums = carver.take<T>(count(kMaxDepthwiseChannelRows * kDepthwiseColumns * chunk_));
+    scratch.bytes = carver.used();
+    return scratch;
+  }
+
+  // Offsets of the inputs under `count` outputs from `first` on, `outputs` of them in the table.
+  void list(const Axis& axis, int i, std::int64_t stride, std::int64_t first, std::int64_t count,
+            std::int64_t outputs, std::int64_t* to) const {
+    std::fill_n(to, (outputs - 1) * step_[i] + axis.kernel, kZeros);
+    for (std::int64_t o = 0; o < count; ++o) {
+      // Inputs that the output before meets under later taps are in the table already.
+      for (std::int64_t tap = o == 0 ? 0 : axis.kernel - step_[i]; tap < axis.kernel; ++tap) {
+        const std::int64_t at = padded_index(
+            (first + o * tile_[i].spacing) * axis.stride + tap * axis.dilation - axis.pad_before,
+            axis.in, problem().padding_mode);
+        if (at >= 0) to[o * step_[i] + tap] = at * stride;
+      }
+    }
+  }
+
+  void run_task(const ConvArrays& arrays, const Task& task) const {
+    const ConvProblem& p = problem();
+    const Axis& depth = p.axes[0];
+    const std::int64_t height = input_rows(task.rows);
+    for (std::int64_t td = 0; td < depth.kernel; ++td) {
+      std::int64_t* rows = task.row_offsets + td * height;
+      const std::int64_t d =
+          padded_index(task.depth * depth.stride + td * depth.dilation - depth.pad_before, depth.in,
+                       p.padding_mode);
+      if (d < 0) {
+        std::fill_n(rows, height, kZeros);
+        continue;
+      }
+      list(p.axes[1], 0, arrays.x_strides.axis[1], task.row, task.rows, task.rows, rows);
+      for (std::int64_t i = 0; i < height; ++i) {
+        if (rows[i] != kZeros) rows[i] += d * arrays.x_strides.axis[0];
+      }
+    }
+    for (std::int64_t channel = 0; channel < p.out_channels; channel += chunk_) {
+      const std::int64_t channels = std::min(chunk_, p.out_channels - channel);
+      for (std::int64_t phase = 0; phase < tile_[1].spacing; ++phase) {
+        std::int64_t column = task.column_begin + phase;
+        while (column < task.column_end) {
+          const std::int64_t columns = std::min<std::int64_t>(
+              ceil_div(task.column_end - column, tile_[1].spacing), kDepthwiseColumns);
+          run_tile(arrays, task, column, columns, channel, channels);
+          column += columns * tile_[1].spacing;
+        }
+      }
+    }
+  }
+
+  void run_tile(const ConvArrays& arrays, const Task& task, std::int64_t column,
+                std::int64_t columns, std::int64_t channel, std::int64_t channels) const {
+    const ConvProblem& p = problem();
+    list(p.axes[2], 1, arrays.x_strides.axis[2], column, columns, kDepthwiseColumns,
+         task.column_offsets);
+    const T* x = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch + channel;
+    const std::int64_t height = p.axes[0].kernel * input_rows(task.rows);
+    const std::int64_t width = input_columns();
+    const T** pixel = task.pixels;
+    for (std::int64_t i = 0; i < height; ++i) {
+      const std::int64_t row = task.row_offsets[i];
+      if (row == kZeros) {
+        pixel = std::fill_n(pixel, width, task.zeros);
+        continue;
+      }
+      for (std::int64_t k = 0; k < width; ++k) {
+        *pixel++ = task.column_offsets[k] == kZeros ? task.zeros : x + row + task.column_offsets[k];
+      }
+    }
+    const auto offset = [&](const Strides& strides) {
+      return task.image * strides.batch + task.depth * strides.axis[0] +
+             task.row * strides.axis[1] + column * strides.axis[2] + channel * strides.channel;
+    };
+    DepthwiseChannelsArgs<T> args;
+    args.pixels = task.pixels;
+    args.row_step = step_[0];
+    args.column_step = step_[1];
+    for (int axis = 0; axis < kSpatialAxes; ++axis) {
+      args.kernel[axis] = p.axes[static_cast<std::size_t>(axis)].kernel;
+    }
+    args.weights = static_cast<const T*>(arrays.packed_weights) + channel * p.taps();
+    args.channels = channels;
+    args.rows = task.rows;
+    args.columns = columns;
+    DepthwiseEnd<T> end = no_epilogue<T>();
+    const T* bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
+    const T* residual =
+        arrays.residual ? static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides)
+                        : nullptr;
+    T* out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
+    const auto steps = [&](const Strides& strides, std::int64_t& row_step,
+                           std::int64_t& column_step) {
+      row_step = tile_[0].spacing * strides.axis[1];
+      column_step = tile_[1].spacing * strides.axis[2];
+    };
+    const bool in_registers = p.activation.kind <= ActivationKind::clip &&
+                              (!residual || arrays.residual_strides.channel == 1);
+    const auto kernel = table_.depthwise_channels[static_cast<int>(shape_)][task.rows - 1];
+    if (in_registers) {
+      clamp_of(p.activation, end);
+      args.bias = bias;
+      args.residual = residual;
+      steps(arrays.residual_strides, args.residual_row, args.residual_column);
+      args.out = out;
+      steps(arrays.out_strides, args.out_row, args.out_column);
+    } else {
+      args.bias = args.residual = nullptr;
+      args.residual_row = args.residual_column = 0;
+      args.out = task.sums;
+      args.out_column = chunk_;
+      args.out_row = kDepthwiseColumns * chunk_;
+    }
+    args.low = end.low;
+    args.high = end.high;
+    kernel(args);
+    if (in_registers) return;
+    std::int64_t out_row, residual_row;
+    EpilogueArgs<T> epilogue{};
+    epilogue.rows = columns;
+    epilogue.columns = channels;
+    epilogue.acc_row = chunk_;
+    epilogue.bias = bias;
+    epilogue.bias_column = 1;
+    epilogue.residual_column = arrays.residual_strides.channel;
+    epilogue.out_column = 1;
+    epilogue.activation = p.activation;
+    steps(arrays.out_strides, out_row, epilogue.out_row);
+    steps(arrays.residual_strides, residual_row, epilogue.residual_row);
+    for (std::int64_t r = 0; r < task.rows; ++r) {
+      epilogue.acc = task.sums + r * kDepthwiseColumns * chunk_;
+      epilogue.out = out + r * out_row;
+      epilogue.residual = residual ? residual + r * residual_row : nullptr;
+      table_.epilogue(epilogue);
+    }
+  }
+
+  const KernelTable<T>& table_;
+  TileAxis tile_[2];      // of the height and the width
+  std::int64_t step_[2];  // of the kernel's table
+  DepthwiseShape shape_;
+  Split columns_;
+  std::int64_t chunk_;  // channels, whole vectors
+};
+
+}  // namespace
+
+std::unique_ptr<Plan> plan_depthwise_channels(ConvProblem problem) {
+  if (problem.dtype == DataType::float64) {
+    return std::make_unique<DepthwiseChannelsPlan<double>>(std::move(problem));
+  }
+  return std::make_unique<DepthwiseChannelsPlan<float>>(std::move(problem));
+}
+
+}  // namespace pyconv

@@ -1,0 +1,499 @@
+// Depthwise convolution where the lanes are pixels of an output row.
+//
+// A tile is up to seven output rows of one channel. Its kernel reads the input through a table of
+// row pointers, in which padding is a pointer to zeros and any stride or dilation of the height is
+// just another pointer. Rows of unit stride are read where they are, under masks at their ends; any
+// other row (stride, padding by values, gaps between elements) is first copied to scratch, one
+// piece for each phase of the stride:
+//
+//     stride 2, pad 1:   | 0 x1 x3 x5 ...  | x0 x2 x4 ...  |
+//     taps               0 (and 2, one on)   1
+#include <algorithm>
+#include <numeric>
+
+#include "algorithms/common.hpp"
+#include "algorithms/depthwise.hpp"
+#include "core/padding.hpp"
+#include "core/parallel.hpp"
+#include "core/workspace.hpp"
+
+namespace pyconv {
+namespace {
+
+// Copied rows should stay in the first-level cache, but a full tile is worth more than that.
+constexpr std::int64_t kStageBytes = 32 << 10;
+constexpr std::int64_t kTileStageBytes = 256 << 10;
+constexpr std::int64_t kEverywhere = std::int64_t(1) << 40;
+
+template <class T>
+class DepthwisePixelsPlan final : public Plan {
+ public:
+  explicit DepthwisePixelsPlan(ConvProblem problem_in)
+      : Plan(std::move(problem_in)), table_(kernels<T>()) {
+    const ConvProblem& p = problem();
+    height_ = TileAxis(p.axes[1]);
+    row_step_ = std::min(height_.step, p.axes[1].kernel);
+    shape_ = shape();
+    const Axis& width = p.axes[2];
+    columns_ = Split::by_limit(width.out, kDepthwiseBlockColumns);
+    for (std::int64_t tap = 0; tap < width.kernel; ++tap) {
+      shifts_.push_back(tap * width.dilation - width.pad_before);
+    }
+    find_phases(width);
+    // Only zeros of the width are masked; other padding is copied.
+    const std::int64_t reach = (width.out - 1) * width.stride + shifts_.back();
+    in_place_ =
+        (width.stride == 1 || shape_ == DepthwiseShape::k3s2 || shape_ == DepthwiseShape::k5s2) &&
+        (p.padding_mode == PaddingMode::zeros || (width.pad_before == 0 && reach < width.in));
+    zeros_ = row_length_;
+    if (in_place_) {
+      zeros_ = std::max(zeros_, round_up(columns_.largest(), table_.lanes) * width.stride +
+                                    (width.kernel - 1) * width.dilation + 1);
+    }
+    rows_ = Split::by_limit(p.axes[1].out, most_rows());
+  }
+
+  std::string name() const override { return "depthwise"; }
+  std::string packing() const override { return "depthwise/pixels"; }
+
+  std::size_t packed_bytes() const override {
+    return static_cast<std::size_t>(problem().out_channels * problem().taps()) * sizeof(T);
+  }
+
+  void pack(const std::vector<WeightView>& weights, void* packed) const override {
+    T* to = static_cast<T*>(packed);
+    for (std::size_t g = 0; g < weights.size(); ++g) {
+      const WeightView& view = weights[g];
+      for (std::int64_t out = 0; out < problem().groups[g].out_channels; ++out) {
+        const T* from = static_cast<const T*>(view.data) + out * view.out_stride;
+        for_each_weight(problem(), view, 1,
+                        [&](std::int64_t, std::int64_t offset) { *to++ = from[offset]; });
+      }
+    }
+  }
+
+  int useful_threads(int limit) const override { return depthwise_threads(problem(), limit); }
+
+  std::size_t workspace_bytes(int threads) const override {
+    return align_up(static_cast<std::size_t>(zeros_) * sizeof(T)) +
+           static_cast<std::size_t>(threads) * carve(nullptr).bytes;
+  }
+
+  std::string tile() const override {
+    return std::to_string(kMaxDepthwiseRows) + " rows x " + std::to_string(table_.lanes) +
+           " pixels";
+  }
+
+  std::string reason() const override {
+    return "one input channel per group, lanes are pixels of a row";
+  }
+
+  void run(const ConvArrays& arrays, int threads) const override {
+    const ConvProblem& p = problem();
+    if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
+    const Blocks blocks = blocking(threads);
+    const AlignedBuffer workspace = make_aligned(workspace_bytes(threads));
+    Carver carver(workspace.get());
+    T* zeros = carver.take<T>(static_cast<std::size_t>(zeros_));
+    std::fill_n(zeros, zeros_, T(0));
+    std::byte* scratch = static_cast<std::byte*>(workspace.get()) + carver.used();
+    const std::size_t bytes = carve(nullptr).bytes;
+    const std::int64_t tasks = p.batch * p.axes[0].out * blocks.rows.count() *
+                               blocks.columns.count() * blocks.groups.count();
+    parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
+      Task task(carve(scratch + static_cast<std::size_t>(thread) * bytes));
+      const auto next = [&](std::int64_t count) {
+        const std::int64_t digit = index % count;
+        index /= count;
+        return digit;
+      };
+      const std::int64_t group = next(blocks.groups.count());
+      const std::int64_t column = next(blocks.columns.count());
+      const std::int64_t row = next(blocks.rows.count());
+      task.depth = next(p.axes[0].out);
+      task.image = index;
+      task.group_begin = blocks.groups.begin(group);
+      task.group_end = blocks.groups.end(group);
+      task.column = blocks.columns.begin(column);
+      task.columns = blocks.columns.size(column);
+      task.row_begin = blocks.rows.begin(row);
+      task.row_end = blocks.rows.end(row);
+      task.in_place = in_place_ && arrays.x_strides.axis[2] == 1;
+      task.zeros = task.in_place ? zeros + p.axes[2].pad_before : zeros;
+      run_task(arrays, task);
+    });
+  }
+
+ private:
+  // How the work is cut, which depends on the number of threads; the results do not.
+  struct Blocks {
+    Split rows;
+    Split columns;
+    Split groups;
+  };
+
+  struct Tile {
+    std::int64_t row;    // the first
+    std::int64_t count;  // of rows, `spacing` apart
+    int size;            // index of kDepthwiseRows
+  };
+
+  // A row to copy: where it stands in a channel.
+  struct Copy {
+    std::int64_t from;
+    std::int64_t to;
+  };
+
+  struct Scratch {
+    Tile* tiles;
+    std::int64_t* offsets;  // per tile: the kernel's table, relative to the channel or the copies
+    const T** rows;         // of one tile: the same as addresses
+    Copy* to_copy;
+    unsigned char* listed;  // which rows `to_copy` has
+    T* copies;
+    T* sums;
+    std::size_t bytes;
+  };
+
+  struct Task : Scratch {
+    explicit Task(const Scratch& scratch) : Scratch(scratch) {}
+    bool in_place;
+    const T* zeros;
+    std::int64_t image, depth, row_begin, row_end, column, columns, group_begin, group_end;
+    std::int64_t tile_count = 0;
+    std::int64_t copy_count = 0;
+  };
+
+  static constexpr std::int64_t kZeros = std::numeric_limits<std::int64_t>::min();
+
+  // A piece of a copied row: every stride-th column from `first` on, `reach` more of them than
+  // there are output columns.
+  struct Phase {
+    std::int64_t first;
+    std::int64_t reach;
+  };
+
+  // The kernel for a column stride of 1, as copied rows have it.
+  DepthwiseShape unit_shape() const {
+    const std::int64_t kernel = problem().axes[2].kernel;
+    if (problem().axes[1].kernel != kernel || row_step_ != 1) return DepthwiseShape::any;
+    return kernel == 3   ? DepthwiseShape::k3
+           : kernel == 5 ? DepthwiseShape::k5
+           : kernel == 7 ? DepthwiseShape::k7
+                         : DepthwiseShape::any;
+  }
+
+  // The kernel for rows that are read in place.
+  DepthwiseShape shape() const {
+    const Axis& width = problem().axes[2];
+    if (width.stride == 1) return unit_shape();
+    if (problem().axes[1].kernel == width.kernel && row_step_ == 2 && width.stride == 2 &&
+        width.dilation == 1) {
+      if (width.kernel == 3) return DepthwiseShape::k3s2;
+      if (width.kernel == 5) return DepthwiseShape::k5s2;
+    }
+    return DepthwiseShape::any;
+  }
+
+  void find_phases(const Axis& width) {
+    std::int64_t most_reach = 0;
+    std::vector<std::size_t> phase_of;
+    for (std::int64_t tap = 0; tap < width.kernel; ++tap) {
+      const std::int64_t first = tap * width.dilation % width.stride;
+      const std::int64_t reach = tap * width.dilation / width.stride;
+      const auto known = std::find_if(phases_.begin(), phases_.end(),
+                                      [&](const Phase& phase) { return phase.first == first; });
+      phase_of.push_back(static_cast<std::size_t>(known - phases_.begin()));
+      if (known == phases_.end()) {
+        phases_.push_back({first, reach});
+      } else {
+        known->reach = reach;
+      }
+      most_reach = std::max(most_reach, reach);
+    }
+    phase_length_ = round_up(round_up(columns_.largest(), table_.lanes) + most_reach, 16);
+    row_length_ = phase_length_ * static_cast<std::int64_t>(phases_.size());
+    for (std::int64_t tap = 0; tap < width.kernel; ++tap) {
+      copy_shifts_.push_back(static_cast<std::int64_t>(phase_of[static_cast<std::size_t>(tap)]) *
+                                 phase_length_ +
+                             tap * width.dilation / width.stride);
+    }
+  }
+
+  // Input rows that `rows` output rows reach over.
+  std::int64_t positions(std::int64_t rows) const {
+    const Axis& height = problem().axes[1];
+    return (rows - 1) * height.stride + (height.kernel - 1) * height.dilation + 1;
+  }
+
+  std::int64_t copy_elements(std::int64_t rows) const {
+    return problem().axes[0].kernel * positions(rows) * row_length_;
+  }
+
+  std::int64_t most_rows() const {
+    const auto most_within = [&](std::int64_t bytes) {
+      const std::int64_t row = problem().axes[0].kernel * row_length_ * sizeof(T);
+      const std::int64_t more = bytes / row - positions(1);
+      return more < 0 ? 1 : 1 + more / problem().axes[1].stride;
+    };
+    const std::int64_t tile = kMaxDepthwiseRows * height_.spacing;
+    const std::int64_t rows = most_within(kStageBytes) / tile * tile;
+    return rows > 0 ? rows : std::min(tile, most_within(kTileStageBytes));
+  }
+
+  std::int64_t table_size(std::int64_t tile_rows) const {
+    return problem().axes[0].kernel * ((tile_rows - 1) * row_step_ + problem().axes[1].kernel);
+  }
+
+  Scratch carve(void* base) const {
+    const std::int64_t rows = rows_.largest();
+    const std::int64_t spacing = std::min(height_.spacing, rows);
+    const std::int64_t tiles =
+        spacing * ceil_div(ceil_div(rows, spacing), std::int64_t(kMaxDepthwiseRows));
+    const std::int64_t copies = problem().axes[0].kernel * positions(rows);
+    Carver carver(base);
+    const auto take = [&](auto*& piece, std::int64_t count) {
+      piece =
+          carver.take<std::remove_reference_t<decltype(*piece)>>(static_cast<std::size_t>(count));
+    };
+    Scratch scratch;
+    take(scratch.tiles, tiles);
+    take(scratch.offsets, tiles * table_size(kMaxDepthwiseRows));
+    take(scratch.rows, table_size(kMaxDepthwiseRows));
+    take(scratch.to_copy, copies);
+    take(scratch.listed, copies);
+    take(scratch.copies, copies * row_length_);
+    take(scratch.sums, kMaxDepthwiseRows * round_up(columns_.largest(), table_.lanes));
+    scratch.bytes = carver.used();
+    return scratch;
+  }
+
+  Blocks blocking(int threads) const {
+    const ConvProblem& p = problem();
+    const auto groups = static_cast<std::int64_t>(p.groups.size());
+    Blocks blocks{rows_, columns_, {}};
+    const std::int64_t planes = p.batch * p.axes[0].out;
+    if (planes * groups < 8 * threads && planes * groups % threads != 0) {
+      if (p.axes[1].out >= threads) {
+        blocks.rows = Split::by_count(p.axes[1].out, ceil_div(rows_.count(), threads) * threads);
+      } else if (p.axes[2].out >= threads * table_.lanes) {
+        blocks.columns =
+            Split::by_count(p.axes[2].out, ceil_div(columns_.count(), threads) * threads);
+      }
+    }
+    // A task lists its rows once for all its channels.
+    const std::int64_t pieces = planes * blocks.rows.count() * blocks.columns.count();
+    blocks.groups = Split::by_count(groups, std::min(groups, ceil_div(8 * threads, pieces)));
+    return blocks;
+  }
+
+  void run_task(const ConvArrays& arrays, Task& task) const {
+    const ConvProblem& p = problem();
+    list_rows(arrays, task);
+    const T* image = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch;
+    for (std::int64_t g = task.group_begin; g < task.group_end; ++g) {
+      const Group& group = p.groups[static_cast<std::size_t>(g)];
+      const T* x = image + group.in_begin * arrays.x_strides.channel;
+      for (std::int64_t i = 0; i < task.copy_count; ++i) {
+        copy_row(task, x + task.to_copy[i].from, arrays.x_strides.axis[2],
+                 task.copies + task.to_copy[i].to);
+      }
+      const T* base = task.in_place ? x : task.copies;
+      const std::int64_t* offsets = task.offsets;
+      for (std::int64_t t = 0; t < task.tile_count; ++t) {
+        const std::int64_t size = table_size(kDepthwiseRows[task.tiles[t].size]);
+        for (std::int64_t i = 0; i < size; ++i) {
+          task.rows[i] = offsets[i] == kZeros ? task.zeros : base + offsets[i];
+        }
+        offsets += size;
+        run_tile(arrays, task, task.tiles[t], group);
+      }
+    }
+  }
+
+  // Cuts the block into tiles and finds the rows that each reads.
+  void list_rows(const ConvArrays& arrays, Task& task) const {
+    const ConvProblem& p = problem();
+    const Axis& depth = p.axes[0];
+    if (!task.in_place) {
+      std::fill_n(task.listed, depth.kernel * positions(task.row_end - task.row_begin), 0);
+    }
+    std::int64_t* to = task.offsets;
+    for (std::int64_t phase = 0; phase < height_.spacing; ++phase) {
+      std::int64_t row = task.row_begin + phase;
+      while (row < task.row_end) {
+        const std::int64_t left = ceil_div(task.row_end - row, height_.spacing);
+        // 4 + 4 instead of 7 + 1.
+        const std::int64_t count = left == 8 ? 4 : std::min<std::int64_t>(left, kMaxDepthwiseRows);
+        int size = 0;
+        while (kDepthwiseRows[size] < count) ++size;
+        task.tiles[task.tile_count++] = {row, count, size};
+        for (std::int64_t td = 0; td < depth.kernel; ++td) {
+          to = list_tile_rows(arrays, task, row, count, kDepthwiseRows[size], td, to);
+        }
+        row += count * height_.spacing;
+      }
+    }
+  }
+
+  std::int64_t* list_tile_rows(const ConvArrays& arrays, Task& task, std::int64_t row,
+                               std::int64_t count, std::int64_t tile_rows, std::int64_t td,
+                               std::int64_t* to) const {
+    const ConvProblem& p = problem();
+    const Axis& depth = p.axes[0];
+    const Axis& height = p.axes[1];
+    std::int64_t* end = to + (tile_rows - 1) * row_step_ + height.kernel;
+    std::fill(to, end, kZeros);
+    const std::int64_t d =
+        padded_index(task.depth * depth.stride + td * depth.dilation - depth.pad_before, depth.in,
+                     p.padding_mode);
+    if (d < 0) return end;
+    for (std::int64_t r = 0; r < count; ++r) {
+      // Rows that the one before meets under later taps are in the table already.
+      for (std::int64_t th = r == 0 ? 0 : height.kernel - row_step_; th < height.kernel; ++th) {
+        const std::int64_t position =
+            (row + r * height_.spacing) * height.stride + th * height.dilation;
+        const std::int64_t h =
+            padded_index(position - height.pad_before, height.in, p.padding_mode);
+        if (h < 0) continue;
+        const std::int64_t from = d * arrays.x_strides.axis[0] + h * arrays.x_strides.axis[1];
+        std::int64_t& entry = to[r * row_step_ + th];
+        if (task.in_place) {
+          entry = from + task.column * p.axes[2].stride;
+          continue;
+        }
+        const std::int64_t index = td * positions(task.row_end - task.row_begin) + position -
+                                   task.row_begin * height.stride;
+        entry = index * row_length_;
+        if (!task.listed[index]) task.to_copy[task.copy_count++] = {from, entry};
+        task.listed[index] = 1;
+      }
+    }
+    return end;
+  }
+
+  // A tile of every output channel of the group.
+  void run_tile(const ConvArrays& arrays, const Task& task, const Tile& tile,
+                const Group& group) const {
+    const ConvProblem& p = problem();
+    DepthwiseArgs<T> args;
+    args.rows = task.rows;
+    args.row_step = row_step_;
+    args.row_pitch = (kDepthwiseRows[tile.size] - 1) * row_step_ + p.axes[1].kernel;
+    for (int axis = 0; axis < kSpatialAxes; ++axis) {
+      args.kernel[axis] = p.axes[static_cast<std::size_t>(axis)].kernel;
+    }
+    args.columns = task.columns;
+    const std::int64_t first_column = task.column * p.axes[2].stride;
+    if (task.in_place) {
+      args.shifts = shifts_.data();
+      args.first = -first_column;
+      args.last = p.axes[2].in - first_column;
+    } else {
+      args.shifts = copy_shifts_.data();
+      args.first = -kEverywhere;
+      args.last = kEverywhere;
+    }
+    const auto offset = [&](const Strides& strides, std::int64_t channel) {
+      return task.image * strides.batch + channel * strides.channel + task.depth * strides.axis[0] +
+             tile.row * strides.axis[1] + task.column * strides.axis[2];
+    };
+    const bool in_registers = p.activation.kind <= ActivationKind::clip &&
+                              arrays.out_strides.axis[2] == 1 &&
+                              (!arrays.residual || arrays.residual_strides.axis[2] == 1);
+    const T* all_residual = static_cast<const T*>(arrays.residual);
+    const T* bias = static_cast<const T*>(arrays.bias);
+    const std::int64_t out_row = height_.spacing * arrays.out_strides.axis[1];
+    const std::int64_t residual_row = height_.spacing * arrays.residual_strides.axis[1];
+    const DepthwiseShape shape = task.in_place ? shape_ : unit_shape();
+    const auto kernel = table_.depthwise_pixels[static_cast<int>(shape)][tile.size];
+    for (std::int64_t i = 0; i < group.out_channels; ++i) {
+      const std::int64_t channel = group.out_begin + i;
+      T* out = static_cast<T*>(arrays.out) + offset(arrays.out_strides, channel);
+      const T* residual =
+          all_residual ? all_residual + offset(arrays.residual_strides, channel) : nullptr;
+      args.weights = static_cast<const T*>(arrays.packed_weights) + channel * p.taps();
+      args.end = no_epilogue<T>();
+      args.end.rows = tile.count;
+      if (in_registers) {
+        clamp_of(p.activation, args.end);
+        if (bias) args.end.bias = bias[channel];
+        args.end.residual = residual;
+        args.end.residual_row = residual_row;
+        args.end.out = out;
+        args.end.out_row = out_row;
+        kernel(args);
+        continue;
+      }
+      args.end.out = task.sums;
+      args.end.out_row = round_up(task.columns, table_.lanes);
+      kernel(args);
+      EpilogueArgs<T> epilogue{};
+      epilogue.rows = tile.count;
+      epilogue.columns = task.columns;
+      epilogue.acc = task.sums;
+      epilogue.acc_row = args.end.out_row;
+      epilogue.bias = bias ? bias + channel : nullptr;
+      epilogue.residual = residual;
+      epilogue.residual_row = residual_row;
+      epilogue.residual_column = arrays.residual_strides.axis[2];
+      epilogue.out = out;
+      epilogue.out_row = out_row;
+      epilogue.out_column = arrays.out_strides.axis[2];
+      epilogue.activation = p.activation;
+      table_.epilogue(epilogue);
+    }
+  }
+
+  void copy_row(const Task& task, const T* row, std::int64_t step, T* to) const {
+    const Axis& width = problem().axes[2];
+    for (const Phase& phase : phases_) {
+      const std::int64_t count = task.columns + phase.reach;
+      const std::int64_t start = task.column * width.stride - width.pad_before + phase.first;
+      const std::int64_t first =
+          std::min(count, start < 0 ? ceil_div(-start, width.stride) : std::int64_t(0));
+      const std::int64_t last =
+          std::clamp(start < width.in ? ceil_div(width.in - start, width.stride) : std::int64_t(0),
+                     first, count);
+      const auto pad = [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) {
+          const std::int64_t from =
+              padded_index(start + i * width.stride, width.in, problem().padding_mode);
+          to[i] = from < 0 ? T(0) : row[from * step];
+        }
+      };
+      pad(0, first);
+      if (last > first) {
+        table_.copy_strided(last - first, row + (start + first * width.stride) * step,
+                            last - first > 1 ? width.stride * step : 1, to + first);
+      }
+      pad(last, count);
+      std::fill(to + count, to + phase_length_, T(0));
+      to += phase_length_;
+    }
+  }
+
+  const KernelTable<T>& table_;
+  TileAxis height_;
+  std::int64_t row_step_;  // of the kernel's table
+  DepthwiseShape shape_;
+  Split rows_, columns_;              // blocks of a plane
+  std::vector<std::int64_t> shifts_;  // of the taps of a row, in place
+  std::vector<std::int64_t> copy_shifts_;
+  std::vector<Phase> phases_;
+  std::int64_t phase_length_ = 0;
+  std::int64_t row_length_ = 0;
+  std::int64_t zeros_ = 0;
+  bool in_place_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Plan> plan_depthwise_pixels(ConvProblem problem) {
+  if (problem.dtype == DataType::float64) {
+    return std::make_unique<DepthwisePixelsPlan<double>>(std::move(problem));
+  }
+  return std::make_unique<DepthwisePixelsPlan<float>>(std::move(problem));
+}
+
+}  // namespace pyconv

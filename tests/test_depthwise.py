@@ -1,0 +1,243 @@
+"""The depthwise kernels: every tail, multiplier, step and place to read from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from oracle import Array
+from problems import PADDING_MODES, Problem, make
+
+import pyconv
+
+LANES = 16  # of the widest vector
+
+
+def check(problem: Problem, **overrides: Any) -> None:
+    """Depthwise is what the reference is, bit for bit."""
+    y = problem.run("depthwise", **overrides)
+    np.testing.assert_array_equal(y.view(np.uint8), problem.run("reference").view(np.uint8))
+
+
+def image(
+    channels: int, *sizes: int, multiplier: int = 1, kernel: Any = (3, 3), **more: Any
+) -> Any:
+    """A depthwise problem."""
+    return make((1, channels, *sizes), (channels * multiplier, 1, *kernel), groups=channels, **more)
+
+
+def test_auto_is_depthwise() -> None:
+    layer = pyconv.Conv2d(8, 16, 3, groups=8)
+    assert layer.plan((1, 8, 9, 9)).algorithm == "depthwise"
+
+
+def test_refuses_groups_of_more_channels_and_says_why() -> None:
+    x, weight = np.ones((1, 4, 5, 5), np.float32), np.ones((4, 2, 3, 3), np.float32)
+    with pytest.raises(ValueError, match=r"algorithm.*one input channel"):
+        pyconv.conv2d(x, weight, groups=2, algorithm="depthwise")
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (4, 2)], ids=str)
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_every_width(dtype: Any, kernel: tuple[int, int], stride: int) -> None:
+    for width in range(1, 2 * LANES + 3):
+        size = (width - 1) * stride + 1
+        padding = [(k // 2, k - 1 - k // 2) for k in kernel]
+        check(image(2, 4, size, kernel=kernel, dtype=dtype, stride=stride, padding=padding))
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7, 6])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_every_height(data_format: str, kernel: int, stride: int) -> None:
+    for height in range(1, 20):
+        problem = image(
+            17,
+            height,
+            9,
+            kernel=(kernel, kernel),
+            stride=stride,
+            padding=kernel // 2 + 1,
+            data_format=data_format,
+            residual=True,
+        )
+        check(problem)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (3, 4)], ids=str)
+def test_every_number_of_channels(dtype: Any, stride: int, kernel: tuple[int, int]) -> None:
+    for channels in range(1, 2 * LANES + 2):
+        check(
+            image(
+                channels,
+                5,
+                6,
+                kernel=kernel,
+                dtype=dtype,
+                stride=stride,
+                padding=2,
+                data_format="channels_last",
+                residual=True,
+                activation="relu6",
+            )
+        )
+
+
+@pytest.mark.parametrize("multiplier", [2, 3, 17])
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_channel_multipliers(
+    dtype: Any, data_format: str, multiplier: int, activation: str
+) -> None:
+    problem = image(
+        5,
+        11,
+        19,
+        multiplier=multiplier,
+        dtype=dtype,
+        padding=1,
+        data_format=data_format,
+        activation=activation,
+        residual=True,
+    )
+    check(problem)
+
+
+def test_uneven_multipliers(dtype: Any, data_format: str) -> None:
+    weights = [(1, 1, 3, 3), (4, 1, 3, 3), (2, 1, 3, 3)]
+    check(make((2, 3, 9, 9), weights, dtype, padding=1, data_format=data_format))
+
+
+@pytest.mark.parametrize("activation", [None, "relu", ("clip", -0.5, 0.25), "hardswish"])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_epilogues(
+    dtype: Any, data_format: str, activation: Any, residual: bool, bias: bool
+) -> None:
+    problem = image(
+        19,
+        9,
+        21,
+        dtype=dtype,
+        padding=1,
+        data_format=data_format,
+        activation=activation,
+        residual=residual,
+        bias=bias,
+    )
+    check(problem)
+
+
+@pytest.mark.parametrize("dilation", [(2, 2), (3, 1), (1, 4), (5, 7)], ids=str)
+@pytest.mark.parametrize("stride", [1, 2, (2, 3), 6], ids=str)
+def test_dilation(data_format: str, dilation: tuple[int, int], stride: Any) -> None:
+    problem = image(
+        18, 25, 37, dilation=dilation, stride=stride, padding=dilation, data_format=data_format
+    )
+    check(problem)
+
+
+@pytest.mark.parametrize("mode", PADDING_MODES)
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_padding_modes(dtype: Any, data_format: str, mode: str, stride: int) -> None:
+    problem = image(
+        17,
+        12,
+        23,
+        kernel=(5, 5),
+        dtype=dtype,
+        stride=stride,
+        padding=((4, 2), (3, 5)),
+        padding_mode=mode,
+        data_format=data_format,
+    )
+    check(problem)
+
+
+@pytest.mark.parametrize("kernel", [(31, 31), (1, 31), (31, 1), (13, 9)], ids=str)
+def test_large_kernels(data_format: str, kernel: tuple[int, int]) -> None:
+    padding = [(k // 2, k // 2) for k in kernel]
+    check(image(9, 20, 35, kernel=kernel, padding=padding, data_format=data_format))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_kernel_larger_than_the_plane(data_format: str, stride: int) -> None:
+    problem = image(
+        9, 3, 2, kernel=(7, 7), stride=stride, padding=6, data_format=data_format, residual=True
+    )
+    check(problem)
+
+
+@pytest.mark.parametrize("length", [1, 17, 400, 1024, 2500])
+@pytest.mark.parametrize("arguments", [{}, dict(stride=2), dict(dilation=3)], ids=str)
+def test_one_dimension(
+    dtype: Any, data_format: str, length: int, arguments: dict[str, int]
+) -> None:
+    check(
+        image(9, length, kernel=(5,), dtype=dtype, padding=6, data_format=data_format, **arguments),
+        num_threads=3,
+    )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_three_dimensions(dtype: Any, data_format: str, stride: int) -> None:
+    problem = image(
+        9,
+        6,
+        8,
+        19,
+        kernel=(3, 3, 3),
+        dtype=dtype,
+        stride=stride,
+        padding=1,
+        data_format=data_format,
+        residual=True,
+    )
+    check(problem, num_threads=2)
+
+
+def last_in_memory(array: Array) -> Array:
+    """The same channels-first array with its channels next to each other."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("names", [("x",), ("out",), ("residual",), ("x", "out", "residual")])
+def test_layouts_in_memory(dtype: Any, stride: int, names: tuple[str, ...]) -> None:
+    problem = image(17, 9, 21, dtype=dtype, stride=stride, padding=1, residual=True)
+    y = problem.run("reference")
+    for name in set(names) - {"out"}:
+        problem = replace(problem, **{name: last_in_memory(getattr(problem, name))})
+    out = last_in_memory(np.zeros_like(y)) if "out" in names else np.zeros_like(y)
+    problem.run("depthwise", out=out)
+    np.testing.assert_array_equal(out, y)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_zeros_of_padding_are_multiplied(data_format: str, stride: int) -> None:
+    # An infinite weight over padding gives NaN, as in the definition.
+    problem = image(17, 9, 21, stride=stride, padding=1, data_format=data_format)
+    assert isinstance(problem.weight, np.ndarray)
+    for tap in np.ndindex(3, 3):
+        weight = problem.weight.copy()
+        weight[(slice(None), 0, *tap)] = np.inf
+        infinite = replace(problem, weight=weight)
+        y = infinite.run("reference")
+        assert np.isnan(y).any() == (tap != (1, 1))
+        np.testing.assert_array_equal(infinite.run("depthwise"), y)
+
+
+@pytest.mark.parametrize("shape", [(3, 30, 40), (64, 7, 7), (2, 1, 700), (17, 5, 3)], ids=str)
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_threads(data_format: str, shape: tuple[int, int, int], threads: int) -> None:
+    channels, height, width = shape
+    size = 1 << 9  # images enough to be shared out
+    problem = make(
+        (max(1, size // (channels * 4)), channels, height, width),
+        (channels, 1, 3, 3),
+        groups=channels,
+        padding=1,
+        data_format=data_format,
+    )
+    check(problem, num_threads=threads)
