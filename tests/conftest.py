@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from problems import DIRECT
 
 import pyconv
 
@@ -21,9 +22,11 @@ settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-# A test that takes an argument of one of these names runs with each of its values.
+# A test that takes an argument of one of these names runs with each of its values; a general
+# algorithm serves every problem.
 ENUMERATED = {
     "algorithm": ("auto", *pyconv.algorithms()),
+    "general": ("auto", *DIRECT),
     "dtype": (np.float32, np.float64),
     "data_format": ("channels_first", "channels_last"),
 }

@@ -18,6 +18,7 @@ def samples() -> dict[str, Problem]:
     """Problems that reach every kind of tail, with every argument."""
     shapes: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         "3x3": ((2, 35, 9, 21), (37, 35, 3, 3), dict(padding=1)),
+        "3x3 deep": ((1, 150, 14, 34), (70, 150, 3, 3), dict(padding=(2, 1))),
         "1x1": ((1, 65, 7, 7), (70, 65, 1, 1), {}),
         "7x7 stride 2": ((1, 3, 23, 23), (17, 3, 7, 7), dict(stride=2, padding=3)),
         "grouped": ((1, 36, 9, 10), (45, 4, 3, 3), dict(groups=9, padding=(1, 0))),

@@ -20,7 +20,7 @@ CONVOLUTIONS = {1: pyconv.conv1d, 2: pyconv.conv2d, 3: pyconv.conv3d}
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 # Algorithms that compute every output as one chain of multiply-adds; they serve every problem.
-DIRECT = ("im2col_gemm", "reference")
+DIRECT = tuple(name for name in pyconv.algorithms() if not name.startswith("winograd"))
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ class Problem:
             if currently_in_test_context():
                 reject()
             pytest.skip(str(error))
+
+    def check(self, algorithm: str = "auto") -> None:
+        """Assert that pyconv's result is what the oracle says."""
+        y = self.run(algorithm)
+        expected = self.expected()
+        first = self.weight if isinstance(self.weight, np.ndarray) else self.weight[0]
+        direct = algorithm in DIRECT or (algorithm == "auto" and first.shape[-2:] != (3, 3))
+        (expected if direct else expected.of_the_whole()).check(y)
 
     def expected(self) -> oracle.Expected:
         """What the oracle says."""
@@ -101,9 +109,12 @@ def make(
 
 
 @st.composite
-def problems(draw: st.DrawFn, dtype: Any) -> Problem:
-    """Any legal problem with small axes: every argument, paddings wider than kernels included."""
-    rank = draw(st.sampled_from((1, 2, 2, 3)))
+def problems(draw: st.DrawFn, dtype: Any, *, winograd: bool = False) -> Problem:
+    """Any legal problem with small axes: every argument, paddings wider than kernels included.
+
+    With `winograd` one of those that Winograd algorithms serve.
+    """
+    rank = 2 if winograd else draw(st.sampled_from((1, 2, 2, 3)))
     mode = draw(st.sampled_from(PADDING_MODES))
 
     def per_axis(low: int, high: int) -> tuple[int, ...]:
@@ -111,8 +122,10 @@ def problems(draw: st.DrawFn, dtype: Any) -> Problem:
 
     kernel = per_axis(1, 4 if rank < 3 else 2)
     stride, dilation = per_axis(1, 3), per_axis(1, 3)
+    if winograd:
+        kernel, stride, dilation = (3, 3), (1, 1), (1, 1)
     extent = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    extra = per_axis(0, {1: 40, 2: 6, 3: 2}[rank])
+    extra = per_axis(0, 40 if winograd else {1: 40, 2: 6, 3: 2}[rank])
     padding: Any
     if draw(st.booleans()):
         padding = tuple((draw(st.integers(0, 5)), draw(st.integers(0, 5))) for _ in range(rank))

@@ -32,7 +32,7 @@ def image(*shape: int, dtype: Any = np.float32) -> Array:
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("mode", PADDING_MODES)
 def test_a_layer_is_the_function(
-    algorithm: str, dtype: Any, data_format: str, rank: int, mode: str
+    general: str, dtype: Any, data_format: str, rank: int, mode: str
 ) -> None:
     arguments: dict[str, Any] = dict(
         stride=2,
@@ -43,12 +43,12 @@ def test_a_layer_is_the_function(
         data_format=data_format,
         activation="silu",
     )
-    layer = LAYERS[rank](4, 6, 3, dtype=dtype, algorithm=algorithm, rng=0, **arguments)
+    layer = LAYERS[rank](4, 6, 3, dtype=dtype, algorithm=general, rng=0, **arguments)
     problem = make((2, 4, *(6,) * rank), (6, 2, *(3,) * rank), dtype, residual=True, **arguments)
     problem = replace(problem, weight=layer.weight, bias=layer.bias)
     y = layer(problem.x, residual=problem.residual)
     problem.expected().check(y)
-    np.testing.assert_array_equal(y, problem.run(algorithm))
+    np.testing.assert_array_equal(y, problem.run(general))
     np.testing.assert_array_equal(layer(problem.x, residual=problem.residual), y)
     out = np.empty_like(y)
     assert layer(problem.x, problem.residual, out, 1) is out

@@ -16,7 +16,7 @@ import pyconv
 @pytest.mark.parametrize("multiplier", [1, 2, 3])
 @pytest.mark.parametrize("channels", [1, 5, 16, 33])
 def test_depthwise(
-    algorithm: str, dtype: Any, data_format: str, multiplier: int, channels: int
+    general: str, dtype: Any, data_format: str, multiplier: int, channels: int
 ) -> None:
     problem = make(
         (2, channels, 6, 7),
@@ -39,7 +39,7 @@ def test_depthwise(
         activation="relu6",
         residual=problem.residual,
         data_format=data_format,
-        algorithm=algorithm,
+        algorithm=general,
     )
     problem.expected().check(y)
 
@@ -55,7 +55,7 @@ def test_depthwise_weight_must_be_one_channel_deep() -> None:
 @pytest.mark.parametrize("ndim", [2, 4])
 @pytest.mark.parametrize("batch", [(), (2,)])
 def test_pointwise(
-    algorithm: str, dtype: Any, data_format: str, ndim: int, batch: tuple[int, ...]
+    general: str, dtype: Any, data_format: str, ndim: int, batch: tuple[int, ...]
 ) -> None:
     problem = make(
         (*batch, 7, 3, 5),
@@ -73,7 +73,7 @@ def test_pointwise(
         residual=problem.residual,
         activation="gelu",
         data_format=data_format,
-        algorithm=algorithm,
+        algorithm=general,
     )
     problem.expected().check(y)
 

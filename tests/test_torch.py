@@ -44,7 +44,7 @@ def check(got: Any, problem: Problem, torch_answer: Any) -> None:
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("padding", [0, 2, "same", "valid"])
-def test_functions(algorithm: str, dtype: Any, rank: int, groups: int, padding: Any) -> None:
+def test_functions(general: str, dtype: Any, rank: int, groups: int, padding: Any) -> None:
     function = getattr(torch.nn.functional, f"conv{rank}d")
     strides = (1,) if padding == "same" else (1, 2)
     for stride, dilation, batch in itertools.product(strides, (1, 2), ((), (2,))):
@@ -56,7 +56,7 @@ def test_functions(algorithm: str, dtype: Any, rank: int, groups: int, padding: 
             **arguments,
         )
         arrays = (torch.from_numpy(a) for a in (problem.x, problem.weight, problem.bias))
-        check(problem.run(algorithm), problem, function(*arrays, **arguments))
+        check(problem.run(general), problem, function(*arrays, **arguments))
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

@@ -275,10 +275,10 @@ def test_products_of_sizes_that_overflow() -> None:
         pyconv.conv2d(x, weight)
 
 
-def test_a_result_larger_than_the_address_space_is_a_memory_error(algorithm: str) -> None:
+def test_a_result_larger_than_the_address_space_is_a_memory_error(general: str) -> None:
     x = np.broadcast_to(np.float32(0), (1, 1, 2**24, 2**24))
     with pytest.raises(MemoryError):
-        pyconv.conv2d(x, np.zeros((1, 1, 1, 1), np.float32), algorithm=algorithm)
+        pyconv.conv2d(x, np.zeros((1, 1, 1, 1), np.float32), algorithm=general)
 
 
 @pytest.mark.parametrize("number", [1000, 10**6, 2**31, 2**63])

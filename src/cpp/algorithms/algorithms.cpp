@@ -13,6 +13,7 @@ bool always(const ConvProblem&) { return true; }
 
 const std::vector<Algorithm>& algorithms() {
   static const std::vector<Algorithm> list = {
+      {"winograd_4x4_3x3", winograd_refuses, winograd_pays, plan_winograd},
       {"im2col_gemm", serves_everything, always, plan_im2col_gemm},
       {"reference", serves_everything, always, plan_reference},
   };

@@ -5,6 +5,7 @@
 #include "kernels/epilogue-inl.hpp"
 #include "kernels/gemm-inl.hpp"
 #include "kernels/packing-inl.hpp"
+#include "kernels/winograd-inl.hpp"
 
 namespace pyconv::PYCONV_ISA {
 
@@ -19,6 +20,11 @@ constexpr KernelTable<T> make_table() {
   table.pack_pixel_columns = pack_pixel_columns<T>;
   table.pack_pixel_rows = pack_pixel_rows<T>;
   table.epilogue = epilogue<T>;
+  table.winograd_vectors = kWinogradVectors;
+  fill_winograd_tiles<T>(table);
+  table.winograd_input = winograd_input<T>;
+  table.winograd_output = winograd_output<T>;
+  table.winograd_weights = winograd_weights<T>;
   table.fma_probe = fma_probe<T>;
   return table;
 }

@@ -60,6 +60,26 @@ struct Vec<float> {
   static Vec select(Mask mask, Vec yes, Vec no) {
     return {_mm256_blendv_ps(no.v, yes.v, _mm256_castsi256_ps(mask))};
   }
+
+  static void transpose(Vec (&m)[lanes]) {
+    __m256 t[lanes];
+#pragma GCC unroll 2
+    for (int i = 0; i < lanes; i += 4) {  // 4 x 4 within each half of four rows
+      const __m256 a = _mm256_unpacklo_ps(m[i].v, m[i + 1].v);
+      const __m256 b = _mm256_unpackhi_ps(m[i].v, m[i + 1].v);
+      const __m256 c = _mm256_unpacklo_ps(m[i + 2].v, m[i + 3].v);
+      const __m256 d = _mm256_unpackhi_ps(m[i + 2].v, m[i + 3].v);
+      t[i] = _mm256_shuffle_ps(a, c, _MM_SHUFFLE(1, 0, 1, 0));
+      t[i + 1] = _mm256_shuffle_ps(a, c, _MM_SHUFFLE(3, 2, 3, 2));
+      t[i + 2] = _mm256_shuffle_ps(b, d, _MM_SHUFFLE(1, 0, 1, 0));
+      t[i + 3] = _mm256_shuffle_ps(b, d, _MM_SHUFFLE(3, 2, 3, 2));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      m[i].v = _mm256_permute2f128_ps(t[i], t[i + 4], 0x20);
+      m[i + 4].v = _mm256_permute2f128_ps(t[i], t[i + 4], 0x31);
+    }
+  }
 };
 
 template <>
@@ -112,6 +132,17 @@ struct Vec<double> {
   }
   static Vec select(Mask mask, Vec yes, Vec no) {
     return {_mm256_blendv_pd(no.v, yes.v, _mm256_castsi256_pd(mask))};
+  }
+
+  static void transpose(Vec (&m)[lanes]) {
+    const __m256d a = _mm256_unpacklo_pd(m[0].v, m[1].v);
+    const __m256d b = _mm256_unpackhi_pd(m[0].v, m[1].v);
+    const __m256d c = _mm256_unpacklo_pd(m[2].v, m[3].v);
+    const __m256d d = _mm256_unpackhi_pd(m[2].v, m[3].v);
+    m[0].v = _mm256_permute2f128_pd(a, c, 0x20);
+    m[1].v = _mm256_permute2f128_pd(b, d, 0x20);
+    m[2].v = _mm256_permute2f128_pd(a, c, 0x31);
+    m[3].v = _mm256_permute2f128_pd(b, d, 0x31);
   }
 };
 

@@ -56,6 +56,32 @@ struct Vec<float> {
   static Vec select(Mask mask, Vec yes, Vec no) {
     return {_mm512_mask_blend_ps(mask, no.v, yes.v)};
   }
+
+  static void transpose(Vec (&m)[lanes]) {
+    __m512 t[lanes];
+#pragma GCC unroll 4
+    for (int i = 0; i < lanes; i += 4) {  // 4 x 4 within each quarter of four rows
+      const __m512 a = _mm512_unpacklo_ps(m[i].v, m[i + 1].v);
+      const __m512 b = _mm512_unpackhi_ps(m[i].v, m[i + 1].v);
+      const __m512 c = _mm512_unpacklo_ps(m[i + 2].v, m[i + 3].v);
+      const __m512 d = _mm512_unpackhi_ps(m[i + 2].v, m[i + 3].v);
+      t[i] = _mm512_shuffle_ps(a, c, _MM_SHUFFLE(1, 0, 1, 0));
+      t[i + 1] = _mm512_shuffle_ps(a, c, _MM_SHUFFLE(3, 2, 3, 2));
+      t[i + 2] = _mm512_shuffle_ps(b, d, _MM_SHUFFLE(1, 0, 1, 0));
+      t[i + 3] = _mm512_shuffle_ps(b, d, _MM_SHUFFLE(3, 2, 3, 2));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {  // then the quarters themselves
+      const __m512 a = _mm512_shuffle_f32x4(t[i], t[i + 4], _MM_SHUFFLE(2, 0, 2, 0));
+      const __m512 b = _mm512_shuffle_f32x4(t[i], t[i + 4], _MM_SHUFFLE(3, 1, 3, 1));
+      const __m512 c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], _MM_SHUFFLE(2, 0, 2, 0));
+      const __m512 d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], _MM_SHUFFLE(3, 1, 3, 1));
+      m[i].v = _mm512_shuffle_f32x4(a, c, _MM_SHUFFLE(2, 0, 2, 0));
+      m[i + 4].v = _mm512_shuffle_f32x4(b, d, _MM_SHUFFLE(2, 0, 2, 0));
+      m[i + 8].v = _mm512_shuffle_f32x4(a, c, _MM_SHUFFLE(3, 1, 3, 1));
+      m[i + 12].v = _mm512_shuffle_f32x4(b, d, _MM_SHUFFLE(3, 1, 3, 1));
+    }
+  }
 };
 
 template <>
@@ -103,6 +129,26 @@ struct Vec<double> {
   static Mask less(Vec a, Vec b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ); }
   static Vec select(Mask mask, Vec yes, Vec no) {
     return {_mm512_mask_blend_pd(mask, no.v, yes.v)};
+  }
+
+  static void transpose(Vec (&m)[lanes]) {
+    __m512d t[lanes];
+#pragma GCC unroll 4
+    for (int i = 0; i < lanes; i += 2) {
+      t[i] = _mm512_unpacklo_pd(m[i].v, m[i + 1].v);
+      t[i + 1] = _mm512_unpackhi_pd(m[i].v, m[i + 1].v);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const __m512d a = _mm512_shuffle_f64x2(t[i], t[i + 2], _MM_SHUFFLE(2, 0, 2, 0));
+      const __m512d b = _mm512_shuffle_f64x2(t[i], t[i + 2], _MM_SHUFFLE(3, 1, 3, 1));
+      const __m512d c = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], _MM_SHUFFLE(2, 0, 2, 0));
+      const __m512d d = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], _MM_SHUFFLE(3, 1, 3, 1));
+      m[i].v = _mm512_shuffle_f64x2(a, c, _MM_SHUFFLE(2, 0, 2, 0));
+      m[i + 2].v = _mm512_shuffle_f64x2(b, d, _MM_SHUFFLE(2, 0, 2, 0));
+      m[i + 4].v = _mm512_shuffle_f64x2(a, c, _MM_SHUFFLE(3, 1, 3, 1));
+      m[i + 6].v = _mm512_shuffle_f64x2(b, d, _MM_SHUFFLE(3, 1, 3, 1));
+    }
   }
 };
 

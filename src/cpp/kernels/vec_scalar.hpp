@@ -1,13 +1,16 @@
 // Vec of one lane for any x86-64, and the meaning of the operations that every vec_*.hpp provides:
 //
-//   load(p), store(p)                  any alignment
-//   load(rest, mask, p), store(mask, p)  only lanes in the mask touch memory; the others keep
-//   `rest` gather(rest, mask, p, step)        lane i reads p[i * step] mask_range(begin, end) lanes
-//   [begin, end), 0 <= begin <= end <= lanes fma(a, b, c)                       a * b + c, rounded
-//   once min(a, b), max(a, b)               b if either is NaN, or if both are zeros
-//   copysign(magnitude, sign), round(a) to the nearest integer, ties to even
-//   exp2_integer(n)                    2^n for integral n within the exponent range of T
-//   less(a, b), select(mask, yes, no)  less is false for NaN
+//   load(p), store(p)                    any alignment
+//   load(rest, mask, p), store(mask, p)  only lanes in the mask touch memory; others keep `rest`
+//   gather(rest, mask, p, step)          lane i reads p[i * step]
+//   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
+//   fma(a, b, c)                         a * b + c, rounded once
+//   min(a, b), max(a, b)                 b if either is NaN, or if both are zeros
+//   copysign(magnitude, sign)
+//   round(a)                             to the nearest integer, ties to even
+//   exp2_integer(n)                      2^n for integral n within the exponent range of T
+//   less(a, b), select(mask, yes, no)    less is false for NaN
+//   transpose(m)                         of a square: lane j of m[i] and lane i of m[j] change places
 #pragma once
 
 #include <cstdint>
@@ -76,6 +79,8 @@ struct Vec {
   }
   static Mask less(Vec a, Vec b) { return a.v < b.v; }
   static Vec select(Mask mask, Vec yes, Vec no) { return mask ? yes : no; }
+
+  static void transpose(Vec (&)[lanes]) {}
 };
 
 }  // namespace pyconv::PYCONV_ISA
