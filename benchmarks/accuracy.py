@@ -36,7 +36,7 @@ INPUTS = (
 WEIGHTS = ("normal", "positive", "zero sum")
 """Kinds of weight; "zero sum" holds for each 3x3 window, as in an edge detector."""
 
-CHANNELS = (16, 64, 256, 512, 2048)
+CHANNELS = (32, 64, 256, 512, 2048)
 OUT_CHANNELS = 32
 SIZE = 18
 
@@ -69,7 +69,7 @@ def _input(kind: str, channels: int, rng: np.random.Generator) -> Array:
             x = 0.1 * x + np.arange(SIZE)
         case "spikes":
             x[rng.uniform(size=shape) < 0.002] *= 1e4
-    return x.astype(np.float32)
+    return np.asarray(x, np.float32)
 
 
 def _weight(kind: str, channels: int, rng: np.random.Generator) -> Array:
@@ -79,7 +79,7 @@ def _weight(kind: str, channels: int, rng: np.random.Generator) -> Array:
             weight = np.abs(weight)
         case "zero sum":
             weight -= weight.mean((2, 3), keepdims=True)
-    return weight.astype(np.float32)
+    return np.asarray(weight, np.float32)
 
 
 def direct_and_other(

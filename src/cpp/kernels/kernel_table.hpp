@@ -105,9 +105,9 @@ inline constexpr int kWinogradStrip = kWinogradIn * kWinogradStripRow;
 // that of direct float32, against 4.0 with one chain, and of 2048 channels a quarter of it.
 inline constexpr std::int64_t kWinogradChain = 16;
 
-// How many channels of weights all tiles of a block meet before the next: 64 x 64 weights of a
-// tile of 4 vectors are 16 KiB, half of an L1. A multiple of kWinogradChain.
-inline constexpr std::int64_t kWinogradDepth = 64;
+// How many channels of weights all tiles of a block meet before the next: 32 x 64 weights of a
+// tile of 4 vectors are 8 KiB of an L1, and twice that is 2 % slower. A multiple of kWinogradChain.
+inline constexpr std::int64_t kWinogradDepth = 32;
 
 inline constexpr int kMaxWinogradRows = 12;
 inline constexpr int kMaxWinogradVectors = 4;
@@ -191,8 +191,8 @@ struct KernelTable {
 
   void (*epilogue)(const EpilogueArgs<T>&);
 
-  std::int64_t winograd_vectors;                       // largest vectors of a Winograd tile
-  std::int64_t winograd_rows[kMaxWinogradVectors];     // largest rows, [vectors - 1]
+  std::int64_t winograd_vectors;                    // largest vectors of a Winograd tile
+  std::int64_t winograd_rows[kMaxWinogradVectors];  // largest rows, [vectors - 1]
   WinogradTile<T> winograd_tile[kMaxWinogradRows][kMaxWinogradVectors];  // [rows - 1][vectors - 1]
   void (*winograd_input)(const WinogradInputArgs<T>&);
   void (*winograd_output)(const WinogradOutputArgs<T>&);
@@ -201,8 +201,7 @@ struct KernelTable {
   // double: to[p * point_stride + i] from the 3 x 3 weights at from[i * out_stride], whose rows and
   // columns are `row_stride` and `column_stride` apart. Lanes past `count` are zero.
   void (*winograd_weights)(const T* from, std::int64_t out_stride, std::int64_t row_stride,
-                           std::int64_t column_stride, int count, T* to,
-                           std::int64_t point_stride);
+                           std::int64_t column_stride, int count, T* to, std::int64_t point_stride);
 
   // Runs `steps` times 2 * lanes * kProbeChains floating-point operations, in registers only.
   void (*fma_probe)(std::int64_t steps, T* sink);

@@ -10,7 +10,8 @@
 //   round(a)                             to the nearest integer, ties to even
 //   exp2_integer(n)                      2^n for integral n within the exponent range of T
 //   less(a, b), select(mask, yes, no)    less is false for NaN
-//   transpose(m)                         of a square: lane j of m[i] and lane i of m[j] change places
+//   transpose(m)                         of a square: lane j of m[i] and lane i of m[j] change
+//   places
 #pragma once
 
 #include <cstdint>

@@ -149,11 +149,11 @@ static void gather_row(const WinogradInputArgs<T>& args, const T* row, int chann
       const auto mask = V::mask_range(0, count);
       const T* from = row + begin + i;
       V m[V::lanes];
-      if (count == V::lanes && channels == V::lanes) {
+      if (channels == V::lanes) {
 #pragma GCC unroll 16
-        for (int c = 0; c < V::lanes; ++c) m[c] = V::load(from + c * channel_stride);
+        for (int c = 0; c < V::lanes; ++c)
+          m[c] = V::load(V::zero(), mask, from + c * channel_stride);
       } else {
-#pragma GCC unroll 16
         for (int c = 0; c < V::lanes; ++c) {
           m[c] = c < channels ? V::load(V::zero(), mask, from + c * channel_stride) : V::zero();
         }
@@ -311,47 +311,46 @@ void winograd_output(const WinogradOutputArgs<T>& args) {
   }
 }
 
-// G g G^T in double. Plain loops over lanes: the compiler makes vectors of them.
+// G g for each lane, from three rows to six. Plain loops: the compiler makes vectors of them.
+template <int kLanes>
+static inline void weight_column(const double (&g0)[kLanes], const double (&g1)[kLanes],
+                                 const double (&g2)[kLanes], double (&to)[kWinogradIn][kLanes]) {
+  constexpr double third = 1.0 / 3.0;
+  for (int i = 0; i < kLanes; ++i) {
+    const double even_a = -third * (2 * g0[i] + g2[i]);
+    const double odd_a = -2 * third * kPointA * g1[i];
+    const double even_b = third * (0.5 * g0[i] + g2[i]);
+    const double odd_b = third / 2 * kPointB * g1[i];
+    to[0][i] = g0[i];
+    to[1][i] = even_a + odd_a;
+    to[2][i] = even_a - odd_a;
+    to[3][i] = even_b + odd_b;
+    to[4][i] = even_b - odd_b;
+    to[5][i] = g2[i];
+  }
+}
+
 template <class T>
 void winograd_weights(const T* from, std::int64_t out_stride, std::int64_t row_stride,
                       std::int64_t column_stride, int count, T* to, std::int64_t point_stride) {
   constexpr int lanes = Vec<T>::lanes;
-  double g[3][3][lanes] = {};
-  double h[kWinogradIn][3][lanes];
-  double u[kWinogradIn][lanes];
-  const auto transform = [](const double (&g0)[lanes], const double (&g1)[lanes],
-                            const double (&g2)[lanes], int row, double (&to_row)[lanes]) {
-    constexpr double third = 1.0 / 3.0;
-    constexpr double a = kPointA;
-    constexpr double b = kPointB;
-    constexpr double matrix[kWinogradIn][3] = {
-        {1, 0, 0},
-        {-2 * third, -2 * third * a, -third},
-        {-2 * third, 2 * third * a, -third},
-        {third / 2, third / 2 * b, third},
-        {third / 2, -third / 2 * b, third},
-        {0, 0, 1},
-    };
-    for (int i = 0; i < lanes; ++i) {
-      to_row[i] = matrix[row][0] * g0[i] + matrix[row][1] * g1[i] + matrix[row][2] * g2[i];
-    }
-  };
-  for (int i = 0; i < 3; ++i) {
-    for (int j = 0; j < 3; ++j) {
-      for (int lane = 0; lane < count; ++lane) {
-        g[i][j][lane] =
+  double g[3][3][lanes] = {};             // [column][row]
+  double columns[3][kWinogradIn][lanes];  // G g
+  double points[kWinogradIn][lanes];      // a row of G g G^T
+  for (int lane = 0; lane < count; ++lane) {
+    for (int i = 0; i < 3; ++i) {
+      for (int j = 0; j < 3; ++j) {
+        g[j][i][lane] =
             static_cast<double>(from[lane * out_stride + i * row_stride + j * column_stride]);
       }
     }
   }
-  for (int j = 0; j < 3; ++j) {
-    for (int i = 0; i < kWinogradIn; ++i) transform(g[0][j], g[1][j], g[2][j], i, h[i][j]);
-  }
+  for (int j = 0; j < 3; ++j) weight_column(g[j][0], g[j][1], g[j][2], columns[j]);
   for (int i = 0; i < kWinogradIn; ++i) {
+    weight_column(columns[0][i], columns[1][i], columns[2][i], points);
     for (int j = 0; j < kWinogradIn; ++j) {
-      transform(h[i][0], h[i][1], h[i][2], j, u[j]);
       T* row = to + (i * kWinogradIn + j) * point_stride;
-      for (int lane = 0; lane < lanes; ++lane) row[lane] = static_cast<T>(u[j][lane]);
+      for (int lane = 0; lane < lanes; ++lane) row[lane] = static_cast<T>(points[j][lane]);
     }
   }
 }
