@@ -80,6 +80,17 @@ def test_a_layer_is_the_function(name: str, dtype: Any, data_format: str, mode: 
     np.testing.assert_array_equal(y, problem.run(name))
 
 
+@winograd
+@pytest.mark.parametrize("shape", [(0, 4, 9, 9), (1, 0, 9, 9), (1, 4, 0, 9), (1, 4, 1, 1)])
+def test_plans_of_nothing(name: str, shape: tuple[int, ...]) -> None:
+    for out_channels in (0, 3):
+        weight = np.ones((out_channels, shape[1], 3, 3), np.float32)
+        bias = np.arange(out_channels, dtype=np.float32)
+        layer = pyconv.Conv2d.from_weights(weight, bias, padding=2, algorithm=name)
+        assert layer.plan(shape).algorithm == name
+        Problem(np.ones(shape, np.float32), weight, bias, None, dict(padding=2)).check(name)
+
+
 def tiles_that_meet(problem: Problem, row: int, column: int) -> Array:
     """Mark the outputs (of an input padded by 1) in 4x4 tiles that read one input pixel."""
     y = problem.expected().value

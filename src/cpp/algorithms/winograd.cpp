@@ -159,12 +159,14 @@ class WinogradPlan final : public Plan {
     const std::int64_t images =
         problem().batch * static_cast<std::int64_t>(problem().groups.size());
 
+    Blocking best;
+    if (images == 0 || tiles == 0) return best;
+
     // Tasks should be a multiple of the threads, or some would wait for the last. More blocks of
     // tiles mean fewer tiles per pass over the weights, more parts another transform of the input.
-    Blocking best;
     double best_time = 0;
     for (std::int64_t parts = 1; parts <= std::min<std::int64_t>(most_panels_, threads); ++parts) {
-      const std::int64_t even = std::lcm(images * parts, threads) / (images * parts);
+      const std::int64_t even = threads / std::gcd(images * parts, std::int64_t(threads));
       for (const std::int64_t count : {fewest, ceil_div(fewest, even) * even}) {
         if (count > tiles) continue;
         const double rounds = static_cast<double>(ceil_div(images * parts * count, threads));
