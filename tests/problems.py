@@ -146,7 +146,8 @@ def problems(draw: st.DrawFn, dtype: Any, algorithm: str = "auto") -> Problem:
 
     groups = draw(st.integers(1, 3))
     channels = st.one_of(st.integers(1, 5), st.sampled_from((15, 16, 17, 33)))
-    in_channels, out_channels = draw(st.one_of(st.just(1), channels)), draw(channels)
+    in_channels = 1 if algorithm == "depthwise" else draw(st.one_of(st.just(1), channels))
+    out_channels = draw(channels)
     batch = draw(st.sampled_from(((), (0,), (1,), (2,), (3,))))
     return make(
         (*batch, groups * in_channels, *sizes),

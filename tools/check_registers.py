@@ -2,7 +2,8 @@
 
 Usage: check_registers.py DIRECTORY, which holds the kernels' object files. Reads their disassembly
 (objdump). A hot loop is an innermost loop with at least eight fused multiply-adds of a kernel that
-arithmetic bounds; memory bounds the depthwise ones, and the epilogue runs once per output.
+arithmetic bounds: memory bounds the depthwise ones, and transforms and the epilogue run once per
+input or output, not once per multiply-add.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FEWEST_FMAS = 8
-ARITHMETIC_BOUND = re.compile("gemm|direct|winograd")
+ARITHMETIC_BOUND = re.compile("(gemm|direct|winograd)_tile")
 
 
 class Instruction(NamedTuple):

@@ -230,7 +230,9 @@ def conv2d(
     residual : array, optional
         Of the output's shape, added before the activation.
     algorithm : str
-        ``"auto"``, or a name from `pyconv.algorithms`.
+        ``"auto"``, or a name from `pyconv.algorithms`. ``"auto"`` may choose a Winograd algorithm
+        for a 3x3 kernel: then NaN and infinity spread within the 4x4 tiles of the output that meet
+        them, where a direct algorithm confines them to the outputs whose window holds them.
     out : ndarray, optional
         Of the output's shape and dtype, any strides; receives the result and is returned.
     num_threads : int, optional

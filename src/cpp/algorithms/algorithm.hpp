@@ -88,4 +88,8 @@ std::unique_ptr<Plan> plan_pointwise(ConvProblem problem);
 std::unique_ptr<Plan> plan_im2col_gemm(ConvProblem problem);
 std::unique_ptr<Plan> plan_reference(ConvProblem problem);
 
+std::unique_ptr<Plan> plan_winograd(ConvProblem problem);
+std::string winograd_refuses(const ConvProblem& problem);
+bool winograd_pays(const ConvProblem& problem);
+
 }  // namespace pyconv

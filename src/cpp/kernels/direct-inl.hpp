@@ -3,6 +3,7 @@
 
 #include "core/padding.hpp"
 #include "kernels/kernel_table.hpp"
+#include "kernels/strided-inl.hpp"
 
 namespace pyconv::PYCONV_ISA {
 
@@ -82,26 +83,6 @@ constexpr void fill_direct(DirectTile<T> (&tiles)[kMaxTileRows][kMaxDirectVector
   }
 }
 
-// Copies `count` elements that stand `step` apart.
-template <class T>
-static inline void copy_strided(const T* from, std::int64_t step, std::int64_t count, T* to) {
-  using V = Vec<T>;
-  const std::int64_t whole = count / V::lanes * V::lanes;
-  const int left = static_cast<int>(count - whole);
-  const auto tail = V::mask_range(0, left);
-  if (step == 1) {
-    for (std::int64_t j = 0; j < whole; j += V::lanes) V::load(from + j).store(to + j);
-    V::load(V::zero(), tail, from + whole).store(tail, to + whole);
-  } else if (step == 2) {
-    for (std::int64_t j = 0; j < whole; j += V::lanes) {
-      V::load_even(V::zero(), 0, V::lanes, from + 2 * j).store(to + j);
-    }
-    V::load_even(V::zero(), 0, left, from + 2 * whole).store(tail, to + whole);
-  } else {
-    for (std::int64_t j = 0; j < count; ++j) to[j] = from[j * step];
-  }
-}
-
 template <class T>
 void pad_plane(const PadPlaneArgs<T>& args) {
   const std::int64_t step = args.column_step * args.column_stride;
@@ -124,7 +105,7 @@ void pad_plane(const PadPlaneArgs<T>& args) {
     };
     pad(0, args.first);
     if (args.first < args.last) {
-      copy_strided(row + start * args.column_stride, step, args.last - args.first, to + args.first);
+      copy_strided(args.last - args.first, row + start * args.column_stride, step, to + args.first);
     }
     pad(args.last, args.count);
   }

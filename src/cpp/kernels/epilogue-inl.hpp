@@ -207,25 +207,46 @@ static inline void store_lanes(Vec<T> v, T* p, std::int64_t step, int count) {
   for (int i = 0; i < count; ++i) p[i * step] = lanes[i];
 }
 
+// Columns [begin, columns) of one row, of any strides.
+template <class T, class Function>
+static void epilogue_row(const EpilogueArgs<T>& args, const Function& activation, std::int64_t row,
+                         std::int64_t begin) {
+  using V = Vec<T>;
+  const T* acc = args.acc + row * args.acc_row;
+  const T* bias = args.bias ? args.bias + row * args.bias_row : nullptr;
+  const T* residual = args.residual ? args.residual + row * args.residual_row : nullptr;
+  T* out = args.out + row * args.out_row;
+  for (std::int64_t j = begin; j < args.columns; j += V::lanes) {
+    const std::int64_t left = args.columns - j;
+    const int count = left < V::lanes ? static_cast<int>(left) : V::lanes;
+    V v = load_lanes(acc + j, 1, count);
+    if (bias) v = v + load_lanes(bias + j * args.bias_column, args.bias_column, count);
+    if (residual) {
+      v = v + load_lanes(residual + j * args.residual_column, args.residual_column, count);
+    }
+    store_lanes(activation(v), out + j * args.out_column, args.out_column, count);
+  }
+}
+
 template <class T, class Function>
 [[gnu::noinline]] static void epilogue_with(const EpilogueArgs<T>& args) {
   using V = Vec<T>;
   const Function activation(args.activation);
+  const bool dense = args.out_column == 1 && (!args.residual || args.residual_column == 1) &&
+                     (!args.bias || args.bias_column == 0 || args.bias_column == 1);
+  const std::int64_t whole = dense ? args.columns / V::lanes * V::lanes : 0;
   for (std::int64_t i = 0; i < args.rows; ++i) {
     const T* acc = args.acc + i * args.acc_row;
     const T* bias = args.bias ? args.bias + i * args.bias_row : nullptr;
     const T* residual = args.residual ? args.residual + i * args.residual_row : nullptr;
     T* out = args.out + i * args.out_row;
-    for (std::int64_t j = 0; j < args.columns; j += V::lanes) {
-      const std::int64_t left = args.columns - j;
-      const int count = left < V::lanes ? static_cast<int>(left) : V::lanes;
-      V v = load_lanes(acc + j, 1, count);
-      if (bias) v = v + load_lanes(bias + j * args.bias_column, args.bias_column, count);
-      if (residual) {
-        v = v + load_lanes(residual + j * args.residual_column, args.residual_column, count);
-      }
-      store_lanes(activation(v), out + j * args.out_column, args.out_column, count);
+    for (std::int64_t j = 0; j < whole; j += V::lanes) {
+      V v = V::load(acc + j);
+      if (bias) v = v + (args.bias_column == 0 ? V::broadcast(*bias) : V::load(bias + j));
+      if (residual) v = v + V::load(residual + j);
+      activation(v).store(out + j);
     }
+    if (whole < args.columns) epilogue_row(args, activation, i, whole);
   }
 }
 

@@ -9,6 +9,8 @@
 #include "kernels/direct-inl.hpp"
 #include "kernels/epilogue-inl.hpp"
 #include "kernels/packing-inl.hpp"
+#include "kernels/strided-inl.hpp"
+#include "kernels/winograd-inl.hpp"
 
 namespace pyconv::PYCONV_ISA {
 
@@ -28,6 +30,11 @@ constexpr KernelTable<T> make_table() {
   fill_depthwise_pixels<T>(table);
   fill_depthwise_channels<T>(table);
   table.copy_strided = copy_strided<T>;
+  table.winograd_vectors = kWinogradVectors;
+  fill_winograd_tiles<T>(table);
+  table.winograd_input = winograd_input<T>;
+  table.winograd_output = winograd_output<T>;
+  table.winograd_weights = winograd_weights<T>;
   table.fma_probe = fma_probe<T>;
   return table;
 }

@@ -1,0 +1,424 @@
+// Winograd F(4x4, 3x3) (Lavin, Gray 2015): y = A^T [(G g G^T) * (B^T d B)] A with a product per
+// point, summed over input channels. A 6 x 6 input tile meets 3 x 3 weights in 36 multiplications
+// instead of 144.
+//
+// The interpolation points are 0, +-a, +-1/a, infinity with a = sqrt(1/2): of all points tried they
+// leave the least error, 1 to 2.4 times that of direct float32 where the usual 0, +-1, +-2 leave 4
+// to 8 times (Barabasz et al. 2020 has the theory). Their squares are 1/2 and 2, so that with b =
+// 1/a every coefficient below but a and b themselves is exact:
+//
+// clang-format off
+//         [ 1   0  -5/2   0   1   0 ]        [   1     0     0   ]
+//         [ 0  -b   -2    a   1   0 ]        [ -2/3 -2a/3  -1/3  ]          [ 1   1    1   1   1   0 ]
+//   B^T = [ 0   b   -2   -a   1   0 ]    G = [ -2/3  2a/3  -1/3  ]    A^T = [ 0   a   -a   b  -b   0 ]
+//         [ 0  -a  -1/2   b   1   0 ]        [  1/6   b/6   1/3  ]          [ 0  1/2  1/2  2   2   0 ]
+//         [ 0   a  -1/2  -b   1   0 ]        [  1/6  -b/6   1/3  ]          [ 0  a/2 -a/2 2b -2b   1 ]
+//         [ 0   1    0  -5/2  0   1 ]        [   0     0     1   ]
+// clang-format on
+//
+// Every transform is one fixed tree of operations per element, whatever the vector width.
+#pragma once
+
+#include "core/padding.hpp"
+#include "kernels/epilogue-inl.hpp"
+#include "kernels/kernel_table.hpp"
+
+namespace pyconv::PYCONV_ISA {
+
+static constexpr double kPointA = 0.70710678118654752440;
+static constexpr double kPointB = 1.41421356237309504880;
+
+// Rows r and r + 1 of B^T d for (r, r + 1) = (1, 2) or (3, 4), the two signs of one point; for
+// r = 0 rows 0 and 5. Unused elements of `d` are not read.
+template <int kRow, class T>
+static inline void input_pair(const Vec<T> (&d)[kWinogradIn], Vec<T>& first, Vec<T>& second) {
+  using V = Vec<T>;
+  if constexpr (kRow == 0) {
+    const V s = V::broadcast(T(-2.5));
+    first = V::fma(s, d[2], d[0]) + d[4];
+    second = V::fma(s, d[3], d[1]) + d[5];
+  } else {
+    const V square = V::broadcast(kRow == 1 ? T(-2) : T(-0.5));
+    const V point = V::broadcast(static_cast<T>(kRow == 1 ? kPointA : kPointB));
+    const V minus = V::broadcast(static_cast<T>(kRow == 1 ? -kPointA : -kPointB));
+    const V even = V::fma(square, d[2], d[4]);
+    const V odd = V::fma(square, d[1], d[3]);
+    first = V::fma(point, odd, even);
+    second = V::fma(minus, odd, even);
+  }
+}
+
+// A^T m.
+template <class T>
+static inline void output_column(const Vec<T> (&m)[kWinogradIn], Vec<T> (&y)[kWinogradOut]) {
+  using V = Vec<T>;
+  const auto c = [](double x) { return V::broadcast(static_cast<T>(x)); };
+  const V sum_a = m[1] + m[2];
+  const V difference_a = m[1] - m[2];
+  const V sum_b = m[3] + m[4];
+  const V difference_b = m[3] - m[4];
+  y[0] = m[0] + (sum_a + sum_b);
+  y[1] = V::fma(c(kPointB), difference_b, c(kPointA) * difference_a);
+  y[2] = V::fma(c(2), sum_b, c(0.5) * sum_a);
+  y[3] = V::fma(c(2 * kPointB), difference_b, V::fma(c(kPointA / 2), difference_a, m[5]));
+}
+
+// Rows kRow and its partner (see input_pair) of `tiles` tiles whose pixels are whole vectors of
+// channels. Two rows at a time: 12 vectors stay in registers, and of the 6 columns under a tile the
+// next tile takes over 2, so that each column is transformed once.
+template <int kRow, class T>
+static void input_rows(const T* from, std::int64_t row_stride, std::int64_t column_stride,
+                       std::int64_t tiles, T* points, std::int64_t point_stride) {
+  using V = Vec<T>;
+  constexpr int rows[2] = {kRow, kRow == 0 ? 5 : kRow + 1};
+  V t[2][kWinogradIn];
+  const auto column = [&](int j) {
+    V d[kWinogradIn];
+#pragma GCC unroll 6
+    for (int i = kRow == 0 ? 0 : 1; i < (kRow == 0 ? 6 : 5); ++i) {
+      d[i] = V::load(from + i * row_stride + j * column_stride);
+    }
+    input_pair<kRow>(d, t[0][j], t[1][j]);
+  };
+  column(0);
+  column(1);
+  for (std::int64_t tile = 0; tile < tiles; ++tile) {
+#pragma GCC unroll 4
+    for (int j = 2; j < kWinogradIn; ++j) column(j);
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      V v[kWinogradIn];
+      input_pair<0>(t[i], v[0], v[5]);
+      input_pair<1>(t[i], v[1], v[2]);
+      input_pair<3>(t[i], v[3], v[4]);
+#pragma GCC unroll 6
+      for (int j = 0; j < kWinogradIn; ++j) {
+        v[j].store(points + (rows[i] * kWinogradIn + j) * point_stride);
+      }
+      t[i][0] = t[i][4];
+      t[i][1] = t[i][5];
+    }
+    from += kWinogradOut * column_stride;
+    points += V::lanes;
+  }
+}
+
+template <class T>
+static void input_tiles(const T* from, std::int64_t row_stride, std::int64_t column_stride,
+                        std::int64_t tiles, T* points, std::int64_t point_stride) {
+  input_rows<0>(from, row_stride, column_stride, tiles, points, point_stride);
+  input_rows<1>(from, row_stride, column_stride, tiles, points, point_stride);
+  input_rows<3>(from, row_stride, column_stride, tiles, points, point_stride);
+}
+
+// The index of the input under `position`, or -1 where zeros stand: in zero padding, and past the
+// padded input, where only outputs that do not exist look.
+static inline std::int64_t winograd_index(const WinogradAxis& axis, std::int64_t position,
+                                          PaddingMode mode) {
+  return position < axis.out + 2 - axis.pad ? padded_index(position, axis.in, mode) : -1;
+}
+
+// One input row of a strip: `columns` pixels from position `begin`, each one vector of `channels`
+// channels. `row` is null where zeros stand.
+template <class T>
+static void gather_row(const WinogradInputArgs<T>& args, const T* row, int channels,
+                       std::int64_t begin, std::int64_t columns, T* to) {
+  using V = Vec<T>;
+  const std::int64_t pixel_stride = args.strides.axis[2];
+  const std::int64_t channel_stride = args.strides.channel;
+  std::int64_t first = 0;  // [first, last) lie inside the row
+  std::int64_t last = 0;
+  if (row != nullptr) {
+    first = begin < 0 ? (-begin < columns ? -begin : columns) : 0;
+    last = args.width.in - begin;
+    last = last < columns ? last : columns;
+    last = last > first ? last : first;
+  }
+  const auto gather = [&](std::int64_t i) {
+    const std::int64_t index = winograd_index(args.width, begin + i, args.padding_mode);
+    const V v = row == nullptr || index < 0
+                    ? V::zero()
+                    : load_lanes(row + index * pixel_stride, channel_stride, channels);
+    v.store(to + i * V::lanes);
+  };
+  for (std::int64_t i = 0; i < first; ++i) gather(i);
+  if (pixel_stride == 1) {
+    for (std::int64_t i = first; i < last; i += V::lanes) {
+      const std::int64_t left = last - i;
+      const int count = left < V::lanes ? static_cast<int>(left) : V::lanes;
+      const auto mask = V::mask_range(0, count);
+      const T* from = row + begin + i;
+      V m[V::lanes];
+      if (channels == V::lanes) {
+#pragma GCC unroll 16
+        for (int c = 0; c < V::lanes; ++c)
+          m[c] = V::load(V::zero(), mask, from + c * channel_stride);
+      } else {
+        for (int c = 0; c < V::lanes; ++c) {
+          m[c] = c < channels ? V::load(V::zero(), mask, from + c * channel_stride) : V::zero();
+        }
+      }
+      V::transpose(m);
+      T* at = to + i * V::lanes;
+      if (count == V::lanes) {
+#pragma GCC unroll 16
+        for (int p = 0; p < V::lanes; ++p) m[p].store(at + p * V::lanes);
+      } else {
+#pragma GCC unroll 16
+        for (int p = 0; p < V::lanes; ++p) {
+          if (p < count) m[p].store(at + p * V::lanes);
+        }
+      }
+    }
+  } else {
+    for (std::int64_t i = first; i < last; ++i) gather(i);
+  }
+  for (std::int64_t i = last; i < columns; ++i) gather(i);
+}
+
+template <class T>
+void winograd_input(const WinogradInputArgs<T>& args) {
+  using V = Vec<T>;
+  constexpr std::int64_t strip_row = kWinogradStripRow * V::lanes;
+  const std::int64_t top = args.tile_row * kWinogradOut - args.height.pad;
+  const std::int64_t left = args.tile_column * kWinogradOut - args.width.pad;
+
+  // Tiles [inside_begin, inside_end) can be read where they stand: channels are lanes there, and no
+  // pixel lies outside.
+  std::int64_t inside_begin = 0;
+  std::int64_t inside_end = 0;
+  if (args.strides.channel == 1 && top >= 0 && top + kWinogradIn <= args.height.in) {
+    while (inside_begin < args.tiles && left + inside_begin * kWinogradOut < 0) ++inside_begin;
+    inside_end = inside_begin;
+    while (inside_end < args.tiles &&
+           left + inside_end * kWinogradOut + kWinogradIn <= args.width.in) {
+      ++inside_end;
+    }
+  }
+
+  for (std::int64_t c = 0; c < args.channels; c += V::lanes) {
+    const std::int64_t rest = args.channels - c;
+    const int channels = rest < V::lanes ? static_cast<int>(rest) : V::lanes;
+    const T* image = args.image + c * args.strides.channel;
+    T* points = args.points + c * args.tiles_in_block;
+    const auto through_strip = [&](std::int64_t begin, std::int64_t end) {
+      if (begin >= end) return;
+      for (int i = 0; i < kWinogradIn; ++i) {
+        const std::int64_t row = winograd_index(args.height, top + i, args.padding_mode);
+        gather_row(args, row < 0 ? nullptr : image + row * args.strides.axis[1], channels,
+                   left + begin * kWinogradOut, (end - begin) * kWinogradOut + 2,
+                   args.strip + i * strip_row);
+      }
+      input_tiles(args.strip, strip_row, V::lanes, end - begin, points + begin * V::lanes,
+                  args.point_stride);
+    };
+    if (channels < V::lanes || inside_begin == inside_end) {
+      through_strip(0, args.tiles);
+      continue;
+    }
+    through_strip(0, inside_begin);
+    const T* from = image + top * args.strides.axis[1] +
+                    (left + inside_begin * kWinogradOut) * args.strides.axis[2];
+    input_tiles(from, args.strides.axis[1], args.strides.axis[2], inside_end - inside_begin,
+                points + inside_begin * V::lanes, args.point_stride);
+    through_strip(inside_end, args.tiles);
+  }
+}
+
+// One output tile of one vector of channels; `to` has rows of `row_stride`, pixels are vectors.
+template <class T>
+static inline void output_tile(const T* sums, std::int64_t point_stride, T* to,
+                               std::int64_t row_stride) {
+  using V = Vec<T>;
+  V t[kWinogradOut][kWinogradIn];
+#pragma GCC unroll 6
+  for (int j = 0; j < kWinogradIn; ++j) {
+    V m[kWinogradIn];
+    V y[kWinogradOut];
+#pragma GCC unroll 6
+    for (int i = 0; i < kWinogradIn; ++i) {
+      m[i] = V::load(sums + (i * kWinogradIn + j) * point_stride);
+    }
+    output_column(m, y);
+#pragma GCC unroll 4
+    for (int i = 0; i < kWinogradOut; ++i) t[i][j] = y[i];
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < kWinogradOut; ++i) {
+    V y[kWinogradOut];
+    output_column(t[i], y);
+#pragma GCC unroll 4
+    for (int j = 0; j < kWinogradOut; ++j) y[j].store(to + i * row_stride + j * V::lanes);
+  }
+}
+
+template <class T>
+void winograd_output(const WinogradOutputArgs<T>& args) {
+  using V = Vec<T>;
+  constexpr std::int64_t strip_row = kWinogradStripRow * V::lanes;
+  constexpr std::int64_t turned_row = kWinogradStripRow;
+  const bool channels_are_columns = args.out_strides.channel == 1;
+  T* turned = args.strip + kWinogradOut * strip_row;  // [channel][pixel]
+
+  for (std::int64_t c = 0; c < args.channels; c += V::lanes) {
+    const std::int64_t rest = args.channels - c;
+    const std::int64_t channels = rest < V::lanes ? rest : V::lanes;
+    for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
+      output_tile(args.sums + tile * args.width + c, args.point_stride,
+                  args.strip + tile * kWinogradOut * V::lanes, strip_row);
+    }
+    EpilogueArgs<T> epilogue_args{};
+    epilogue_args.bias = args.bias ? args.bias + c : nullptr;
+    epilogue_args.activation = args.activation;
+    for (std::int64_t row = 0; row < args.rows; ++row) {
+      const T* strip = args.strip + row * strip_row;
+      const auto offset = [&](const Strides& strides) {
+        return c * strides.channel + row * strides.axis[1];
+      };
+      epilogue_args.out = args.out + offset(args.out_strides);
+      if (args.residual) epilogue_args.residual = args.residual + offset(args.residual_strides);
+      if (channels_are_columns) {
+        epilogue_args.rows = args.columns;
+        epilogue_args.columns = channels;
+        epilogue_args.acc = strip;
+        epilogue_args.acc_row = V::lanes;
+        epilogue_args.bias_column = 1;
+        epilogue_args.residual_row = args.residual_strides.axis[2];
+        epilogue_args.residual_column = args.residual_strides.channel;
+        epilogue_args.out_row = args.out_strides.axis[2];
+        epilogue_args.out_column = args.out_strides.channel;
+      } else {
+        for (std::int64_t p = 0; p < args.columns; p += V::lanes) {
+          V m[V::lanes];
+#pragma GCC unroll 16
+          for (int i = 0; i < V::lanes; ++i) m[i] = V::load(strip + (p + i) * V::lanes);
+          V::transpose(m);
+#pragma GCC unroll 16
+          for (int i = 0; i < V::lanes; ++i) m[i].store(turned + i * turned_row + p);
+        }
+        epilogue_args.rows = channels;
+        epilogue_args.columns = args.columns;
+        epilogue_args.acc = turned;
+        epilogue_args.acc_row = turned_row;
+        epilogue_args.bias_row = 1;
+        epilogue_args.residual_row = args.residual_strides.channel;
+        epilogue_args.residual_column = args.residual_strides.axis[2];
+        epilogue_args.out_row = args.out_strides.channel;
+        epilogue_args.out_column = args.out_strides.axis[2];
+      }
+      epilogue(epilogue_args);
+    }
+  }
+}
+
+// G g for each lane, from three rows to six. Plain loops: the compiler makes vectors of them.
+template <int kLanes>
+static inline void weight_column(const double (&g0)[kLanes], const double (&g1)[kLanes],
+                                 const double (&g2)[kLanes], double (&to)[kWinogradIn][kLanes]) {
+  constexpr double third = 1.0 / 3.0;
+  for (int i = 0; i < kLanes; ++i) {
+    const double even_a = -third * (2 * g0[i] + g2[i]);
+    const double odd_a = -2 * third * kPointA * g1[i];
+    const double even_b = third * (0.5 * g0[i] + g2[i]);
+    const double odd_b = third / 2 * kPointB * g1[i];
+    to[0][i] = g0[i];
+    to[1][i] = even_a + odd_a;
+    to[2][i] = even_a - odd_a;
+    to[3][i] = even_b + odd_b;
+    to[4][i] = even_b - odd_b;
+    to[5][i] = g2[i];
+  }
+}
+
+template <class T>
+void winograd_weights(const T* from, std::int64_t out_stride, std::int64_t row_stride,
+                      std::int64_t column_stride, int count, T* to, std::int64_t point_stride) {
+  constexpr int lanes = Vec<T>::lanes;
+  double g[3][3][lanes] = {};             // [column][row]
+  double columns[3][kWinogradIn][lanes];  // G g
+  double points[kWinogradIn][lanes];      // a row of G g G^T
+  for (int lane = 0; lane < count; ++lane) {
+    for (int i = 0; i < 3; ++i) {
+      for (int j = 0; j < 3; ++j) {
+        g[j][i][lane] =
+            static_cast<double>(from[lane * out_stride + i * row_stride + j * column_stride]);
+      }
+    }
+  }
+  for (int j = 0; j < 3; ++j) weight_column(g[j][0], g[j][1], g[j][2], columns[j]);
+  for (int i = 0; i < kWinogradIn; ++i) {
+    weight_column(columns[0][i], columns[1][i], columns[2][i], points);
+    for (int j = 0; j < kWinogradIn; ++j) {
+      T* row = to + (i * kWinogradIn + j) * point_stride;
+      for (int lane = 0; lane < lanes; ++lane) row[lane] = static_cast<T>(points[j][lane]);
+    }
+  }
+}
+
+// Accumulators fill the same registers as those of the GEMM tile: 6 x 4 + 4 + 1 = 29 of 32 with
+// AVX-512. The weights are the vectors here, and every one of them is read for each row of tiles.
+static constexpr int kWinogradAccumulators = PYCONV_TILE_ROWS * PYCONV_TILE_VECTORS;
+static constexpr int kWinogradVectors = kWinogradAccumulators / 6;
+
+template <class T, int kRows, int kVectors>
+void winograd_tile(std::int64_t depth, const T* a, std::int64_t a_block, const T* b, T* c,
+                   bool accumulate, const T* ahead) {
+  using V = Vec<T>;
+  std::int64_t chain = 0;
+  do {
+    const std::int64_t chain_end = depth - chain < kWinogradChain ? depth : chain + kWinogradChain;
+    V sum[kRows][kVectors];
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = V::zero();
+    }
+    for (std::int64_t block = chain; block < chain_end; block += V::lanes) {
+      const std::int64_t left = chain_end - block;
+      const std::int64_t count = left < V::lanes ? left : V::lanes;
+      for (std::int64_t k = 0; k < count; ++k) {
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += 64 / sizeof(T);
+        V row[kVectors];
+#pragma GCC unroll 4
+        for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) {
+          const V scale = V::broadcast(a[i * V::lanes + k]);
+#pragma GCC unroll 4
+          for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
+        }
+        b += kVectors * V::lanes;
+      }
+      a += a_block;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) {
+        T* to = c + (i * kVectors + j) * V::lanes;
+        (accumulate ? V::load(to) + sum[i][j] : sum[i][j]).store(to);
+      }
+    }
+    accumulate = true;
+    chain += kWinogradChain;
+  } while (chain < depth);
+}
+
+static constexpr int winograd_rows(int vectors) {
+  return kWinogradAccumulators / vectors < kMaxWinogradRows ? kWinogradAccumulators / vectors
+                                                            : kMaxWinogradRows;
+}
+
+template <class T, int kVectors = kWinogradVectors, int kRows = winograd_rows(kVectors)>
+constexpr void fill_winograd_tiles(KernelTable<T>& table) {
+  table.winograd_tile[kRows - 1][kVectors - 1] = winograd_tile<T, kRows, kVectors>;
+  if constexpr (kRows == winograd_rows(kVectors)) table.winograd_rows[kVectors - 1] = kRows;
+  if constexpr (kRows > 1) {
+    fill_winograd_tiles<T, kVectors, kRows - 1>(table);
+  } else if constexpr (kVectors > 1) {
+    fill_winograd_tiles<T, kVectors - 1>(table);
+  }
+}
+
+}  // namespace pyconv::PYCONV_ISA

@@ -1,0 +1,149 @@
+"""What is special of Winograd algorithms: norm-wise accuracy, tiles, and when they are chosen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import Array
+from problems import PADDING_MODES, Problem, make, problems
+
+import pyconv
+from pyconv.benchmarks.accuracy import INPUTS, WEIGHTS, direct_and_other
+
+WINOGRAD = tuple(name for name in pyconv.algorithms() if name.startswith("winograd"))
+
+winograd = pytest.mark.parametrize("name", WINOGRAD)
+
+
+@winograd
+@pytest.mark.parametrize("channels", [32, 64, 512, 2048])
+@pytest.mark.parametrize("values", INPUTS)
+def test_error_within_four_times_that_of_direct(name: str, channels: int, values: str) -> None:
+    for weights in WEIGHTS:
+        direct, other = direct_and_other(name, values, weights, channels)
+        assert other.largest <= 4 * direct.largest, weights
+        assert other.rms <= 4 * direct.rms, weights
+
+
+@winograd
+@settings(max_examples=20)
+@given(data=st.data())
+def test_threads_and_batch_do_not_change_bits(name: str, data: st.DataObject) -> None:
+    problem = data.draw(problems(np.float32, name))
+    y = problem.run(name, num_threads=1)
+    np.testing.assert_array_equal(problem.run(name, num_threads=3), y)
+    if problem.x.ndim == 4:
+        for n in range(len(problem.x)):
+            residual = None if problem.residual is None else problem.residual[n]
+            one = replace(problem, x=problem.x[n], residual=residual)
+            np.testing.assert_array_equal(one.run(name), y[n])
+
+
+@winograd
+@pytest.mark.parametrize("out_channels", [*range(1, 18), 31, 33, 47, 49, 64, 65, 80, 96])
+@pytest.mark.parametrize("width", [1, 4, 5, 27, 28, 29, 33, 64])
+def test_tails_of_channels_and_columns(
+    name: str, dtype: Any, data_format: str, out_channels: int, width: int
+) -> None:
+    in_channels = 1 + out_channels * 7 % 83
+    make(
+        (1, in_channels, 6, width),
+        (out_channels, in_channels, 3, 3),
+        dtype,
+        padding=1,
+        residual=True,
+        data_format=data_format,
+    ).check(name)
+
+
+@winograd
+@pytest.mark.parametrize("mode", PADDING_MODES)
+def test_a_layer_is_the_function(name: str, dtype: Any, data_format: str, mode: str) -> None:
+    arguments: dict[str, Any] = dict(padding=2, groups=2, padding_mode=mode, activation="silu")
+    problem = make((2, 36, 9, 30), (10, 18, 3, 3), dtype, data_format=data_format, **arguments)
+    layer = pyconv.Conv2d.from_weights(
+        problem.weight, problem.bias, data_format=data_format, algorithm=name, **arguments
+    )
+    y = layer(problem.x)
+    problem.check(name)
+    np.testing.assert_array_equal(y, problem.run(name))
+
+
+@winograd
+@pytest.mark.parametrize("shape", [(0, 4, 9, 9), (1, 0, 9, 9), (1, 4, 0, 9), (1, 4, 1, 1)])
+def test_plans_of_nothing(name: str, shape: tuple[int, ...]) -> None:
+    for out_channels in (0, 3):
+        weight = np.ones((out_channels, shape[1], 3, 3), np.float32)
+        bias = np.arange(out_channels, dtype=np.float32)
+        layer = pyconv.Conv2d.from_weights(weight, bias, padding=2, algorithm=name)
+        assert layer.plan(shape).algorithm == name
+        Problem(np.ones(shape, np.float32), weight, bias, None, dict(padding=2)).check(name)
+
+
+def tiles_that_meet(problem: Problem, row: int, column: int) -> Array:
+    """Mark the outputs (of an input padded by 1) in 4x4 tiles that read one input pixel."""
+    y = problem.expected().value
+    marked = np.zeros(y.shape[-2:], bool)
+    for i in range(0, y.shape[-2], 4):
+        for j in range(0, y.shape[-1], 4):
+            if i - 1 <= row < i + 5 and j - 1 <= column < j + 5:
+                marked[i : i + 4, j : j + 4] = True
+    return marked
+
+
+@winograd
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_within_tiles(name: str, value: float) -> None:
+    problem = make((1, 20, 14, 30), (18, 20, 3, 3), padding=1)
+    clean = problem.run(name)
+    problem.x[0, 3, 5, 17] = value
+    y = problem.run(name)
+    marked = tiles_that_meet(problem, 5, 17)
+    np.testing.assert_array_equal(y[..., ~marked], clean[..., ~marked])
+    assert not np.isfinite(y[..., 4:7, 16:19]).any()
+
+
+@winograd
+@pytest.mark.parametrize(
+    ("shape", "arguments", "reason"),
+    [
+        ((4, 4, 3, 3), dict(stride=2), "stride"),
+        ((4, 4, 3, 3), dict(dilation=(1, 2)), "dilation"),
+        ((4, 4, 3, 2), {}, "3x3"),
+    ],
+)
+def test_it_says_why_it_refuses(
+    name: str, shape: Any, arguments: dict[str, Any], reason: str
+) -> None:
+    x = np.ones((1, 4, 9, 9), np.float32)
+    with pytest.raises(ValueError, match=f"algorithm.*{name}.*{reason}"):
+        pyconv.conv2d(x, np.ones(shape, np.float32), algorithm=name, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("channels", "out_channels", "size", "arguments", "chosen"),
+    [
+        (64, 64, 56, {}, True),
+        (64, 64, 56, dict(groups=2), True),
+        (64, 64, 56, dict(groups=4), False),
+        (64, 64, 56, dict(dtype=np.float64), False),
+        (512, 512, 7, {}, True),
+        (512, 512, 5, {}, False),
+        (3, 64, 224, {}, False),
+        (64, 3, 224, {}, False),
+        (64, 64, (56, 1), {}, False),
+    ],
+)
+def test_when_auto_chooses_it(
+    channels: int, out_channels: int, size: Any, arguments: dict[str, Any], chosen: bool
+) -> None:
+    height, width = size if isinstance(size, tuple) else (size, size)
+    layer = pyconv.Conv2d(channels, out_channels, 3, padding=1, rng=0, **arguments)
+    for batch in (1, 16):
+        plan = layer.plan((batch, channels, height, width))
+        assert (plan.algorithm in WINOGRAD) == chosen
