@@ -78,6 +78,7 @@ const std::vector<Algorithm>& algorithms();
 std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorithm);
 
 std::string depthwise_refuses(const ConvProblem& problem);
+bool depthwise_pays(const ConvProblem& problem);
 std::unique_ptr<Plan> plan_depthwise(ConvProblem problem);
 std::string direct_refuses(const ConvProblem& problem);
 bool direct_pays(const ConvProblem& problem);

@@ -14,7 +14,7 @@ bool always(const ConvProblem&) { return true; }
 const std::vector<Algorithm>& algorithms() {
   static const std::vector<Algorithm> list = {
       {"winograd_4x4_3x3", winograd_refuses, winograd_pays, plan_winograd},
-      {"depthwise", depthwise_refuses, always, plan_depthwise},
+      {"depthwise", depthwise_refuses, depthwise_pays, plan_depthwise},
       {"pointwise", pointwise_refuses, pointwise_pays, plan_pointwise},
       {"direct", direct_refuses, direct_pays, plan_direct},
       {"im2col_gemm", serves_everything, always, plan_im2col_gemm},
