@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], None] = arguments.run
     try:
         run(arguments)
+        sys.stdout.flush()
     except ModuleNotFoundError as error:
         if error.name not in EXTRA_MODULES:
             raise
@@ -50,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"pyconv {arguments.command} needs {missing}: pip install 'pyconv[cli]'")
     except (ValueError, TypeError, MemoryError) as error:
         return _fail(f"pyconv {arguments.command}: {error}")
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 
