@@ -78,6 +78,14 @@ inline std::vector<TapRange> tap_ranges(const Axis& axis) {
   return ranges;
 }
 
+// Into how many blocks to cut work that has `others` such axes beside it: few tasks must be a
+// multiple of the threads, or some would wait for the last.
+inline std::int64_t even_blocks(std::int64_t blocks, std::int64_t others, std::int64_t most,
+                                int threads) {
+  const bool uneven = blocks * others < 8 * threads && blocks * others % threads != 0;
+  return uneven ? std::min(most, ceil_div(blocks, threads) * threads) : blocks;
+}
+
 // Waking a team costs some microseconds, so every thread should have about 2^20
 // multiply-accumulates (20 to 50 microseconds) to itself.
 inline int worthwhile_threads(const ConvProblem& problem, int limit) {

@@ -13,7 +13,6 @@
 // Against im2col, an input element is copied once and not once per tap, which is worth it where
 // few output channels share the copy.
 #include <algorithm>
-#include <limits>
 
 #include "algorithms/common.hpp"
 #include "algorithms/output.hpp"
@@ -257,16 +256,12 @@ class DirectPlan final : public Plan {
     return offsets;
   }
 
-  // Blocks of output rows; few tasks must be a multiple of the threads.
   Split row_blocks(int threads) const {
     const ConvProblem& p = problem();
-    std::int64_t blocks = ceil_div(p.axes[1].out, rows_);
+    const std::int64_t blocks = ceil_div(p.axes[1].out, rows_);
     const std::int64_t others =
         p.batch * static_cast<std::int64_t>(p.groups.size()) * p.axes[0].out;
-    if (blocks * others < 8 * threads && blocks * others % threads != 0) {
-      blocks = std::min(p.axes[1].out, ceil_div(blocks, threads) * threads);
-    }
-    return Split::by_count(p.axes[1].out, blocks);
+    return Split::by_count(p.axes[1].out, even_blocks(blocks, others, p.axes[1].out, threads));
   }
 
   std::int64_t flat_length(std::int64_t rows) const {

@@ -135,16 +135,12 @@ class PointwisePlan final : public Plan {
     return scratch;
   }
 
-  // Blocks of vectors of pixels; few tasks must be a multiple of the threads.
   Split pixel_blocks(int threads) const {
     const ConvProblem& p = problem();
     const std::int64_t vectors = ceil_div(p.out_pixels(), table_.lanes);
-    std::int64_t blocks = ceil_div(vectors, vectors_);
+    const std::int64_t blocks = ceil_div(vectors, vectors_);
     const std::int64_t others = p.batch * static_cast<std::int64_t>(p.groups.size());
-    if (blocks * others < 8 * threads && blocks * others % threads != 0) {
-      blocks = std::min(vectors, ceil_div(blocks, threads) * threads);
-    }
-    return Split::by_count(vectors, blocks);
+    return Split::by_count(vectors, even_blocks(blocks, others, vectors, threads));
   }
 
   bool reads_in_place(const ConvArrays& arrays) const {
