@@ -28,6 +28,7 @@ from pyconv.benchmarks.report import (
     write_json,
 )
 from pyconv.benchmarks.workloads import COMPARE_DEFAULT, select
+from pyconv.functional import ALGORITHM_CHOICES
 
 PEERS = (Torch, TorchChannelsLast, ONNXRuntime, OpenVINO, NCNN)
 
@@ -39,6 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--layers", nargs="+", metavar="PATTERN", default=COMPARE_DEFAULT)
     parser.add_argument(
         "--data-format", choices=("channels_first", "channels_last"), default="channels_first"
+    )
+    parser.add_argument(
+        "--algorithm",
+        choices=ALGORITHM_CHOICES,
+        default="auto",
+        help="of pyconv; auto_direct leaves Winograd out (default: auto)",
     )
     parser.add_argument("--rounds", type=int, default=11, help="samples per peer (default: 11)")
     parser.add_argument("--isa", choices=pyconv.isas(), help="of pyconv; its peers choose theirs")
@@ -52,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     console = new_console(stderr=arguments.json == "-")
     layers = select(arguments.layers)
-    ours = PyConv(arguments.data_format, reuse_output=True)
+    ours = PyConv(arguments.data_format, arguments.algorithm, reuse_output=True)
     comparisons = []
     for threads in arguments.threads:
         comparison = compare_with_progress(
@@ -62,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.rounds,
             threads=threads,
             data_format=arguments.data_format,
+            algorithm=arguments.algorithm,
         )
         print_comparison(console, comparison)
         comparisons.append(comparison)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import pyconv
+from pyconv.functional import ALGORITHM_CHOICES
 
 __all__ = ["main"]
 
@@ -110,7 +111,7 @@ def _add_problem_options(parser: argparse.ArgumentParser) -> None:
         "--data-format", choices=("channels_first", "channels_last"), default="channels_first"
     )
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument("--algorithm", choices=("auto", *pyconv.algorithms()), default="auto")
+    parser.add_argument("--algorithm", choices=ALGORITHM_CHOICES, default="auto")
     parser.add_argument(
         "--threads", type=_positive, help=f"default: {pyconv.get_num_threads()}, as detected"
     )

@@ -20,7 +20,7 @@ __all__ = [
     "separable_conv2d",
 ]
 
-ALGORITHM_CHOICES = ("auto", *_core.algorithms())
+ALGORITHM_CHOICES = ("auto", "auto_direct", *_core.algorithms())
 
 
 class Spec:
@@ -230,9 +230,10 @@ def conv2d(
     residual : array, optional
         Of the output's shape, added before the activation.
     algorithm : str
-        ``"auto"``, or a name from `pyconv.algorithms`. ``"auto"`` may choose a Winograd algorithm
-        for a 3x3 kernel: then NaN and infinity spread within the 4x4 tiles of the output that meet
-        them, where a direct algorithm confines them to the outputs whose window holds them.
+        ``"auto"``, ``"auto_direct"``, or a name from `pyconv.algorithms`. ``"auto"`` may choose a
+        Winograd algorithm for a 3x3 kernel: then NaN and infinity spread within the 4x4 tiles of
+        the output that meet them. ``"auto_direct"`` chooses among direct algorithms, which confine
+        them to the outputs whose window holds them, and all of which give the same bits.
     out : ndarray, optional
         Of the output's shape and dtype, any strides; receives the result and is returned.
     num_threads : int, optional

@@ -62,6 +62,8 @@ class Plan {
 
 struct Algorithm {
   const char* name;
+  // Whether its sums are the one chain that core/types.hpp documents, bit for bit.
+  bool direct;
   // Why the algorithm cannot serve the problem; empty if it can.
   std::string (*refuses)(const ConvProblem&);
   // Whether it is faster than those that follow, for a problem that it can serve. Looks at one
@@ -73,8 +75,9 @@ struct Algorithm {
 // In the order of preference; the last one serves every problem.
 const std::vector<Algorithm>& algorithms();
 
-// The plan of the first algorithm that serves the problem and pays, or of the named one. Throws
-// std::invalid_argument with the reason where the named one cannot.
+// The plan of the first algorithm that serves the problem and pays ("auto"; "auto_direct" looks at
+// direct ones only), or of the named one. Throws std::invalid_argument with the reason where the
+// named one cannot.
 std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorithm);
 
 std::string depthwise_refuses(const ConvProblem& problem);

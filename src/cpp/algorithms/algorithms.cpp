@@ -13,12 +13,12 @@ bool always(const ConvProblem&) { return true; }
 
 const std::vector<Algorithm>& algorithms() {
   static const std::vector<Algorithm> list = {
-      {"winograd_4x4_3x3", winograd_refuses, winograd_pays, plan_winograd},
-      {"depthwise", depthwise_refuses, depthwise_pays, plan_depthwise},
-      {"pointwise", pointwise_refuses, pointwise_pays, plan_pointwise},
-      {"direct", direct_refuses, direct_pays, plan_direct},
-      {"im2col_gemm", serves_everything, always, plan_im2col_gemm},
-      {"reference", serves_everything, always, plan_reference},
+      {"winograd_4x4_3x3", false, winograd_refuses, winograd_pays, plan_winograd},
+      {"depthwise", true, depthwise_refuses, depthwise_pays, plan_depthwise},
+      {"pointwise", true, pointwise_refuses, pointwise_pays, plan_pointwise},
+      {"direct", true, direct_refuses, direct_pays, plan_direct},
+      {"im2col_gemm", true, serves_everything, always, plan_im2col_gemm},
+      {"reference", true, serves_everything, always, plan_reference},
   };
   return list;
 }
@@ -26,7 +26,8 @@ const std::vector<Algorithm>& algorithms() {
 std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorithm) {
   for (const Algorithm& candidate : algorithms()) {
     const bool named = algorithm == candidate.name;
-    if (!named && algorithm != "auto") continue;
+    const bool eligible = algorithm == "auto" || (algorithm == "auto_direct" && candidate.direct);
+    if (!named && !eligible) continue;
     const std::string refusal = candidate.refuses(problem);
     if (named && !refusal.empty()) {
       throw std::invalid_argument("algorithm: " + algorithm +
