@@ -39,6 +39,8 @@ _FLOATS = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
 
 def integer(name: str, value: object, minimum: int) -> int:
     """An int of at least `minimum`. Floats and bools are a TypeError: they hide mistakes."""
+    if type(value) is int and minimum <= value <= MAX_SIZE:
+        return value  # looking at the type again would take 2 microseconds
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, SupportsIndex):
         raise TypeError(f"{name}: got {value!r} ({type(value).__name__}), expected an int")
     number = operator.index(value)

@@ -17,6 +17,8 @@ const std::vector<Algorithm>& algorithms() {
       {"depthwise", true, depthwise_refuses, depthwise_pays, plan_depthwise},
       {"pointwise", true, pointwise_refuses, pointwise_pays, plan_pointwise},
       {"direct", true, direct_refuses, direct_pays, plan_direct},
+      {"direct_channels", true, direct_channels_refuses, direct_channels_pays,
+       plan_direct_channels},
       {"im2col_gemm", true, serves_everything, always, plan_im2col_gemm},
       {"reference", true, serves_everything, always, plan_reference},
   };

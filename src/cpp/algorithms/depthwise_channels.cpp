@@ -79,11 +79,11 @@ class DepthwiseChannelsPlan final : public Plan {
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
     if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
-    const AlignedBuffer workspace = make_aligned(workspace_bytes(threads));
+    const Workspace workspace(workspace_bytes(threads));
     Carver carver(workspace.get());
     T* zeros = carver.take<T>(static_cast<std::size_t>(chunk_));
     std::fill_n(zeros, chunk_, T(0));
-    std::byte* scratch = static_cast<std::byte*>(workspace.get()) + carver.used();
+    std::byte* scratch = workspace.get() + carver.used();
     const std::size_t bytes = carve(nullptr).bytes;
 
     // Rows of tiles, of one spacing phase each.

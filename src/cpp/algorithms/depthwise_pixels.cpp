@@ -92,11 +92,11 @@ class DepthwisePixelsPlan final : public Plan {
     const ConvProblem& p = problem();
     if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
     const Blocks blocks = blocking(threads);
-    const AlignedBuffer workspace = make_aligned(workspace_bytes(threads));
+    const Workspace workspace(workspace_bytes(threads));
     Carver carver(workspace.get());
     T* zeros = carver.take<T>(static_cast<std::size_t>(zeros_));
     std::fill_n(zeros, zeros_, T(0));
-    std::byte* scratch = static_cast<std::byte*>(workspace.get()) + carver.used();
+    std::byte* scratch = workspace.get() + carver.used();
     const std::size_t bytes = carve(nullptr).bytes;
     const std::int64_t tasks = p.batch * p.axes[0].out * blocks.rows.count() *
                                blocks.columns.count() * blocks.groups.count();

@@ -145,13 +145,12 @@ class DirectPlan final : public Plan {
     const ConvProblem& p = problem();
     if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
     const std::size_t bytes = carve(nullptr).bytes;
-    const AlignedBuffer workspace = make_aligned(bytes * static_cast<std::size_t>(threads));
+    const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const auto groups = static_cast<std::int64_t>(p.groups.size());
     const Split blocks = row_blocks(threads);
     const std::int64_t blocks_per_image = p.axes[0].out * blocks.count();
     parallel_for(p.batch * groups * blocks_per_image, threads, [&](std::int64_t task, int thread) {
-      const Scratch scratch = carve(static_cast<std::byte*>(workspace.get()) +
-                                    static_cast<std::size_t>(thread) * bytes);
+      const Scratch scratch = carve(workspace.get() + static_cast<std::size_t>(thread) * bytes);
       const std::int64_t block = task % blocks.count();
       Place at;
       at.depth = task / blocks.count() % p.axes[0].out;
@@ -363,7 +362,7 @@ class DirectPlan final : public Plan {
         if (end && last) tile_end = end_at(*end, out, vector);
         table_.direct[rows - 1][columns.size(part) - 1](
             depth, packed + out * plan.depth + k * rows, scratch.rows + column,
-            plan.offsets->data() + k, sums + column, sums_stride, k > 0,
+            plan.offsets->data() + k, 0, sums + column, sums_stride, k > 0,
             end && last ? &tile_end : nullptr);
       }
       if (last && !end) finish(arrays, at, group.out_begin + out, rows, sums_stride, sums);
@@ -498,15 +497,42 @@ std::string direct_refuses(const ConvProblem& problem) {
   return "the padded rows under one output row take more than 2 MiB";
 }
 
+// The share of an output row's taps of the height axis that are not in zero padding: lanes of
+// output channels leave out the others.
+static double rows_inside(const ConvProblem& p) {
+  const Axis& height = p.axes[1];
+  if (p.padding_mode != PaddingMode::zeros || height.out == 0) return 1;
+  std::int64_t inside = 0;
+  for (const TapRange& range : tap_ranges(height))
+    inside += std::max<std::int64_t>(0, range.last - range.first);
+  return static_cast<double>(inside) / static_cast<double>(height.out * height.kernel);
+}
+
 bool direct_pays(const ConvProblem& p) {
-  // im2col copies each vector once per tap, at the cost of about 10 multiply-add instructions; here
-  // the columns beyond the output's width are computed in vain.
-  const std::int64_t out_channels = most_out_channels(p);
-  const std::int64_t taps = p.taps();
-  if (p.channels_last || taps == 1) return false;
+  if (p.channels_last) return false;
+  const auto in_channels = static_cast<double>(std::max<std::int64_t>(1, most_in_channels(p)));
+  const std::int64_t out_channels = std::max<std::int64_t>(1, most_out_channels(p));
+  if (p.taps() == 1) {  // of a stride: that of 1 is pointwise
+    return in_channels <= 96 && p.out_pixels() >= 256;
+  }
+  if (in_channels < kChannelBlock) {
+    // Lanes of output channels read blocks of 16: a few input channels waste most of each, unless
+    // so many taps make up for it.
+    return p.taps() * most_in_channels(p) < 300 || 2 * out_channels < kChannelBlock;
+  }
+  // What each computes or moves in vain, as a share of the multiplications. Here the columns beyond
+  // the output's width; with output channels as lanes those beyond the last channel, and changing
+  // the layout of input and output, in multiply-add instructions per vector, as measured.
+  // Splitting the phases of a stride costs more than that.
+  if (p.axes[1].stride > 1 || p.axes[2].stride > 1) return 2 * out_channels < kChannelBlock;
   const RowLayout layout(p);
-  const std::int64_t width = p.axes[2].out;
-  return out_channels * layout.pitch + 10 * width / taps < (out_channels + 10) * width;
+  const double width = static_cast<double>(std::max<std::int64_t>(1, p.axes[2].out));
+  const double pixels = 1.01 * static_cast<double>(layout.pitch) / width;
+  const double whole = static_cast<double>(ceil_div(out_channels, 16) * 16);
+  const double layouts = 14 * (1 / in_channels + 1 / static_cast<double>(out_channels));
+  const double channels =
+      whole / static_cast<double>(out_channels) * (1 + layouts / static_cast<double>(p.taps()));
+  return pixels < channels * rows_inside(p);
 }
 
 std::unique_ptr<Plan> plan_direct(ConvProblem problem) {

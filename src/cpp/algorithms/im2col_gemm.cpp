@@ -101,10 +101,10 @@ class Im2colGemmPlan final : public Plan {
     if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
     const Blocking blocks = blocking(threads);
     const std::size_t bytes = carve(nullptr, blocks).bytes;
-    const AlignedBuffer workspace = make_aligned(bytes * static_cast<std::size_t>(threads));
+    const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const std::int64_t tasks_per_image = blocks.pixels.count() * blocks.tasks_per_pixel_block;
     parallel_for(p.batch * tasks_per_image, threads, [&](std::int64_t index, int thread) {
-      std::byte* base = static_cast<std::byte*>(workspace.get());
+      std::byte* base = workspace.get();
       const Scratch scratch = carve(base + static_cast<std::size_t>(thread) * bytes, blocks);
       Task task;
       task.image = index / tasks_per_image;

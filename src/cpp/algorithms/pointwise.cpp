@@ -12,8 +12,8 @@
 namespace pyconv {
 namespace {
 
-// The pixels of a task under all input channels: most of an L1 and the near part of an L2 cache.
-constexpr std::int64_t kBlockBytes = 96 << 10;
+// The pixels of a task under all input channels: a quarter of a 1 MiB L2.
+constexpr std::int64_t kBlockBytes = 256 << 10;
 constexpr std::int64_t kMostVectors = 64;
 
 template <class T>
@@ -58,20 +58,17 @@ class PointwisePlan final : public Plan {
            std::to_string(table_.direct_vectors[rows - 1] * table_.lanes) + " pixels";
   }
 
-  std::string reason() const override {
-    return "few output channels share an input channel: reading it in place pays";
-  }
+  std::string reason() const override { return "a 1x1 kernel reads its input where it stands"; }
 
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
     if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
     const std::size_t bytes = carve(nullptr).bytes;
-    const AlignedBuffer workspace =
-        make_aligned(offsets_bytes() + bytes * static_cast<std::size_t>(threads));
-    auto* const base = static_cast<std::byte*>(workspace.get());
+    const Workspace workspace(offsets_bytes() + bytes * static_cast<std::size_t>(threads));
+    auto* const base = workspace.get();
 
     const bool in_place = reads_in_place(arrays);
-    auto* const offsets = static_cast<std::int32_t*>(workspace.get());
+    auto* const offsets = reinterpret_cast<std::int32_t*>(workspace.get());
     for (std::int64_t c = 0; in_place && c < channels_; ++c) {
       offsets[c] = static_cast<std::int32_t>(c * arrays.x_strides.channel);
     }
@@ -181,12 +178,15 @@ class PointwisePlan final : public Plan {
       const auto multiply = [&](const T* b, const std::int32_t* offsets, std::int64_t first,
                                 std::int64_t last) {
         const Split columns = Split::by_limit(last - first, table_.direct_vectors[rows - 1]);
+        // The first tile of channels meets pixels that no cache holds. Each channel is in a page of
+        // its own, which no hardware prefetcher follows.
+        const std::int64_t ahead = tile == 0 ? columns.largest() * table_.lanes : 0;
         for (std::int64_t part = 0; part < columns.count(); ++part) {
           const std::int64_t vector = first + columns.begin(part);
           RowsEnd<T> end;
           if (ends) end = rows_end(arrays, at, group.out_begin + out, vector, scratch);
           table_.direct[rows - 1][columns.size(part) - 1](
-              group.in_channels, weights, b + columns.begin(part) * table_.lanes, offsets,
+              group.in_channels, weights, b + columns.begin(part) * table_.lanes, offsets, ahead,
               scratch.sums + vector * table_.lanes, vectors * table_.lanes, false,
               ends ? &end : nullptr);
         }
@@ -279,7 +279,17 @@ std::string pointwise_refuses(const ConvProblem& problem) {
 }
 
 bool pointwise_pays(const ConvProblem& problem) {
-  return !problem.channels_last && most_out_channels(problem) <= 64 && problem.out_pixels() >= 64;
+  if (problem.channels_last || problem.out_pixels() < 16) return false;
+  // Lanes that idle past the last pixel, against changing the layout of input and output for lanes
+  // of output channels: some 9 multiply-add instructions per vector of each, as measured.
+  const auto pixels = static_cast<double>(problem.out_pixels());
+  const double whole = static_cast<double>(ceil_div(problem.out_pixels(), 16) * 16);
+  const auto channels = [](std::int64_t count) {
+    return static_cast<double>(std::max<std::int64_t>(1, count));
+  };
+  const double layouts =
+      9 / channels(most_in_channels(problem)) + 9 / channels(most_out_channels(problem));
+  return whole / pixels < 1.01 + layouts;
 }
 
 std::unique_ptr<Plan> plan_pointwise(ConvProblem problem) {

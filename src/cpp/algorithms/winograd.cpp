@@ -102,11 +102,11 @@ class WinogradPlan final : public Plan {
     if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
     const Blocking blocks = blocking(threads);
     const std::size_t bytes = carve(nullptr, blocks).bytes;
-    const AlignedBuffer workspace = make_aligned(bytes * static_cast<std::size_t>(threads));
+    const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const std::int64_t groups = static_cast<std::int64_t>(p.groups.size());
     const std::int64_t tasks = p.batch * groups * blocks.tiles.count() * blocks.parts;
     parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
-      std::byte* base = static_cast<std::byte*>(workspace.get());
+      std::byte* base = workspace.get();
       const Scratch scratch = carve(base + static_cast<std::size_t>(thread) * bytes, blocks);
       Task task;
       task.part = index % blocks.parts;

@@ -173,7 +173,12 @@ void register_plan(py::module_& module) {
       .def_property_readonly("tile", &Plan::tile)
       .def_property_readonly("reason", &Plan::reason)
       .def("useful_threads", &Plan::useful_threads, py::arg("limit"))
-      .def("workspace_bytes", &Plan::workspace_bytes, py::arg("threads"))
+      .def(
+          "workspace_bytes",
+          [](const Plan& plan, int threads) {
+            return Workspace::occupied(plan.workspace_bytes(threads));
+          },
+          py::arg("threads"))
       .def("pack", &pack, py::arg("weights"))
       .def("run", &run, py::arg("x"), py::arg("weights"), py::arg("bias"), py::arg("residual"),
            py::arg("out"), py::arg("threads"));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 namespace pyconv {
@@ -24,6 +25,25 @@ using AlignedBuffer = std::unique_ptr<void, AlignedDelete>;
 inline AlignedBuffer make_aligned(std::size_t bytes) {
   return AlignedBuffer(allocate_aligned(bytes));
 }
+
+// The scratch memory of one call. The calling thread keeps it for its next call, unless it is
+// large: fresh memory would cost a page fault every 4 KiB.
+class Workspace {
+ public:
+  explicit Workspace(std::size_t bytes);
+  ~Workspace();
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  std::byte* get() const { return static_cast<std::byte*>(memory_.get()); }
+
+  // What a workspace of so many bytes occupies.
+  static std::size_t occupied(std::size_t bytes);
+
+ private:
+  AlignedBuffer memory_;
+  std::size_t bytes_;
+};
 
 // Hands out aligned pieces of one buffer, in order. With a null base it only measures.
 class Carver {

@@ -78,9 +78,11 @@ struct RowsEnd {
 // sum[i][j] = (accumulate ? c[i * c_stride + j] : +0), then for k in [0, depth) in this order:
 //     sum[i][j] = fma(a[k * rows + i], b[offsets[k] + j], sum[i][j])
 // for i < rows and j < vectors * lanes. The sums go to c, or where `end` says if it is not null.
+// Prefetches what stands `ahead` elements after each vector of b, which need not be readable.
 template <class T>
 using DirectTile = void (*)(std::int64_t depth, const T* a, const T* b, const std::int32_t* offsets,
-                            T* c, std::int64_t c_stride, bool accumulate, const RowsEnd<T>* end);
+                            std::int64_t ahead, T* c, std::int64_t c_stride, bool accumulate,
+                            const RowsEnd<T>* end);
 
 // One phase of a padded plane, row after row: for r < rows and j < count
 //     to[r * count + j] = plane[row_start + r * row_step][column_start + j * column_step]
@@ -102,6 +104,66 @@ struct PadPlaneArgs {
   std::int64_t last;
   std::int64_t count;
   PaddingMode padding_mode;
+  T* to;
+};
+
+// Where one tap finds the pixels of a tile whose lanes are output channels, and its number in the
+// row-major order of the kernel.
+struct TapUnit {
+  std::int32_t offset;
+  std::int32_t tap;
+};
+
+// Pixels stand next to each other, `pitch` elements apart, each with the channels of one block of
+// kChannelBlock; blocks are a_block elements apart. With width = vectors * lanes,
+//     sum[i][j] = (accumulate ? c[i * c_stride + j] : +0), then in this order
+//     for block, for unit, for channel of the block:
+//         sum[i][j] = fma(a[block * a_block + unit.offset + i * pitch + channel],
+//                         b[((block * kChannelBlock) * taps + unit.tap * n + channel) * width + j],
+//                         sum[i][j])
+// for i < rows and j < width, where n is the number of channels of the block. The sums go to c, or
+// where `end` says if it is not null.
+template <class T>
+struct ChannelsTileArgs {
+  const T* a;
+  std::int64_t a_block;
+  const TapUnit* units;
+  std::int64_t unit_count;
+  std::int64_t channels;
+  std::int64_t taps;
+  const T* b;
+  T* c;
+  std::int64_t c_stride;
+  bool accumulate;
+  const TileEnd<T>* end;
+};
+
+template <class T>
+using ChannelsTile = void (*)(const ChannelsTileArgs<T>& args);
+
+// Pitches of pixels, in elements: of any channels, and of at most kNarrowPitch.
+inline constexpr std::int64_t kNarrowPitch = 4;
+inline constexpr int kPitches = 2;
+
+// The columns of one input row under `channels` <= pitch channels, as ChannelsTileArgs wants them:
+//     to[j % phases * phase_pitch + j / phases * pitch + c] = from[c][start + j * step]
+// for j < count, as padding extends the row of column_in elements. Exactly first <= j < last lie
+// inside it. Elements of `to` between channels and pitch may change.
+template <class T>
+struct BlockRowArgs {
+  const T* from;
+  std::int64_t channel_stride;
+  std::int64_t column_stride;
+  std::int64_t channels;
+  std::int64_t column_in;
+  std::int64_t start;
+  std::int64_t step;
+  std::int64_t count;
+  std::int64_t first;
+  std::int64_t last;
+  PaddingMode padding_mode;
+  std::int64_t phases;
+  std::int64_t phase_pitch;
   T* to;
 };
 
@@ -358,6 +420,11 @@ struct KernelTable {
   DirectTile<T> direct[kMaxTileRows][kMaxDirectVectors];
   std::int64_t direct_vectors[kMaxTileRows];
   void (*pad_plane)(const PadPlaneArgs<T>&);
+
+  // [pitch][rows - 1][vectors - 1], and the largest rows for [vectors - 1].
+  ChannelsTile<T> channels_tile[kPitches][kMaxTileRows][kMaxTileVectors];
+  std::int64_t channels_rows[kMaxTileVectors];
+  void (*block_row[kPitches])(const BlockRowArgs<T>&);
 
   // Pixels become lanes: [column panel][k][width], k from k_begin, lanes without a pixel are zero.
   void (*pack_pixel_columns)(const PackArgs<T>&, const ColumnArgs&);

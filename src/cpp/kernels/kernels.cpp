@@ -7,6 +7,7 @@
 #include "kernels/depthwise_channels-inl.hpp"
 #include "kernels/depthwise_pixels-inl.hpp"
 #include "kernels/direct-inl.hpp"
+#include "kernels/direct_channels-inl.hpp"
 #include "kernels/epilogue-inl.hpp"
 #include "kernels/packing-inl.hpp"
 #include "kernels/strided-inl.hpp"
@@ -24,6 +25,7 @@ constexpr KernelTable<T> make_table() {
   fill_tiles<T, false>(table.gemm_row_major);
   fill_direct<T>(table.direct, table.direct_vectors);
   table.pad_plane = pad_plane<T>;
+  fill_channels<T>(table);
   table.pack_pixel_columns = pack_pixel_columns<T>;
   table.pack_pixel_rows = pack_pixel_rows<T>;
   table.epilogue = epilogue<T>;

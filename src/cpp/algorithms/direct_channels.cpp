@@ -1,0 +1,647 @@
+// Direct convolution whose lanes are output channels. A block of output pixels reads a copy of the
+// input pixels under it, in blocks of channels and split by the column stride:
+//
+//   [block of 16 channels][depth tap][input row][column phase][column][16 channels]
+//
+// in which every tap is a constant offset, so that pixels are broadcast from where they stand:
+//
+//        weights: [panel of output channels][k][width]
+//                     +------------------+
+//                   k |        b         |
+//                     +------------------+
+//     +-----------+   +------------------+
+//     | pixels: a |   |       sums       |  a tile of neighbouring pixels of one output row
+//     +-----------+   +------------------+
+//           k
+//
+// The copy takes each input element once, not once per tap as im2col does, and turns channels-first
+// images channels-last in registers on the way. Taps that meet zero padding only, under all pixels
+// of an output row or of a band of columns, are left out.
+#include <algorithm>
+
+#include "algorithms/common.hpp"
+#include "algorithms/output.hpp"
+#include "core/padding.hpp"
+#include "core/parallel.hpp"
+#include "core/workspace.hpp"
+
+namespace pyconv {
+namespace {
+
+// A block's copy of its input: a third of a 1 MiB L2 cache, which weights stream through. What it
+// may take if even one row of a few pixels needs more.
+constexpr std::int64_t kCopyBytes = 352 << 10;
+constexpr std::int64_t kMostCopyBytes = 2 << 20;
+constexpr std::int64_t kFewestColumns = 8;
+
+// Pixels of a block, at most: their sums under one panel stay in L1 and the near part of L2.
+constexpr std::int64_t kMostPixels = 1024;
+
+// Channels-last outputs of a block: each panel writes a piece of every pixel, and pieces of one
+// pixel should meet in the L2 cache.
+constexpr std::int64_t kOutputBytes = 256 << 10;
+
+// k that a tile takes at once, while its weights come from the L2 cache: a stop costs it as much as
+// 4 of them.
+constexpr std::int64_t kTileDepth = 512;
+
+constexpr std::int64_t kMostTaps = 1024;
+constexpr std::int64_t kMostRowSpan = 1 << 16;
+
+// Columns whose taps are looked at one by one: narrower bands would make tiles of few pixels.
+constexpr std::int64_t kNarrowestBand = 4;
+
+// Output columns under which the same width taps meet the input.
+struct Band {
+  std::int64_t begin;
+  std::int64_t end;
+  std::vector<std::int64_t> taps;
+};
+
+std::vector<Band> column_bands(const Axis& axis, PaddingMode mode) {
+  std::vector<std::int64_t> all(static_cast<std::size_t>(axis.kernel));
+  for (std::int64_t tap = 0; tap < axis.kernel; ++tap) all[static_cast<std::size_t>(tap)] = tap;
+  if (mode != PaddingMode::zeros) return {{0, axis.out, all}};
+  const std::vector<TapRange> ranges = tap_ranges(axis);
+  std::vector<std::int64_t> ends = {axis.out};
+  for (const TapRange& range : ranges) {
+    ends.push_back(range.first);
+    ends.push_back(range.last);
+  }
+  std::sort(ends.begin(), ends.end());
+  ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
+  std::vector<Band> bands;
+  std::int64_t begin = 0;
+  for (const std::int64_t end : ends) {
+    const bool narrow = end - begin < kNarrowestBand || axis.out - end < kNarrowestBand;
+    if (end <= begin || (narrow && end < axis.out)) continue;  // joins the next
+    Band band{begin, end, {}};
+    for (const std::int64_t tap : all) {
+      const TapRange& range = ranges[static_cast<std::size_t>(tap)];
+      if (range.first < end && begin < range.last) band.taps.push_back(tap);
+    }
+    bands.push_back(band);
+    begin = end;
+  }
+  return bands;
+}
+
+template <class T>
+class DirectChannelsPlan final : public Plan {
+ public:
+  explicit DirectChannelsPlan(ConvProblem problem_in)
+      : Plan(std::move(problem_in)), table_(kernels<T>()), axes_(problem().axes) {
+    const ConvProblem& p = problem();
+    flat_ = std::all_of(axes_.begin(), axes_.end(), [](const Axis& axis) {
+      return axis.kernel == 1 && axis.stride == 1 && axis.in == axis.out;
+    });
+    if (flat_) axes_ = {Axis{}, Axis{}, Axis{p.out_pixels(), p.out_pixels(), 1, 1, 1, 0}};
+    narrow_ = most_in_channels(p) <= kNarrowPitch;
+    pitch_ = narrow_ ? kNarrowPitch : kChannelBlock;
+    channel_blocks_ = ceil_div(most_in_channels(p), kChannelBlock);
+    for (const Group& group : p.groups) {
+      const std::int64_t vectors = ceil_div(group.out_channels, table_.lanes);
+      groups_.push_back({Split::by_limit(vectors, table_.tile_vectors),
+                         group.in_channels * p.taps(), packed_elements_});
+      packed_elements_ += vectors * table_.lanes * groups_.back().depth;
+    }
+    const Axis& width = axes_[2];
+    reach_ = (width.kernel - 1) * width.dilation / width.stride;
+    phases_ = width.kernel == 1 || width.dilation % width.stride == 0 ? 1 : width.stride;
+    bands_ = column_bands(width, p.padding_mode);
+    choose_block();
+  }
+
+  std::string name() const override { return "direct_channels"; }
+  std::string packing() const override { return "channels"; }
+
+  std::size_t packed_bytes() const override {
+    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
+  }
+
+  void pack(const std::vector<WeightView>& weights, void* packed) const override {
+    for (std::size_t g = 0; g < weights.size(); ++g) {
+      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].panels, table_.lanes,
+                  static_cast<T*>(packed) + groups_[g].packed_offset);
+    }
+  }
+
+  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
+
+  std::size_t workspace_bytes(int threads) const override {
+    return static_cast<std::size_t>(threads) * carve(nullptr).bytes;
+  }
+
+  std::string tile() const override {
+    std::int64_t vectors = 0;
+    for (const GroupPlan& group : groups_) vectors = std::max(vectors, group.panels.largest());
+    if (vectors < 1) return "none";
+    return std::to_string(table_.channels_rows[vectors - 1]) + " pixels x " +
+           std::to_string(vectors * table_.lanes) + " channels";
+  }
+
+  std::string reason() const override {
+    return "lanes are output channels, so that no lane idles at the end of a row";
+  }
+
+  void run(const ConvArrays& arrays, int threads) const override {
+    const ConvProblem& p = problem();
+    if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
+    const std::size_t bytes = carve(nullptr).bytes;
+    const Workspace workspace(bytes * static_cast<std::size_t>(threads));
+    const Blocking blocks = blocking(threads);
+    const auto groups = static_cast<std::int64_t>(p.groups.size());
+    const std::int64_t per_group =
+        axes_[0].out * blocks.rows.count() * blocks.columns.count() * blocks.panel_parts;
+    const End end = end_of(arrays);
+    parallel_for(p.batch * groups * per_group, threads, [&](std::int64_t task, int thread) {
+      Place at;
+      std::int64_t index = task;
+      const auto next = [&](std::int64_t count) {
+        const std::int64_t value = index % count;
+        index /= count;
+        return value;
+      };
+      const std::int64_t part = next(blocks.panel_parts);
+      const std::int64_t column = next(blocks.columns.count());
+      const std::int64_t row = next(blocks.rows.count());
+      at.depth = next(axes_[0].out);
+      at.group = static_cast<std::size_t>(next(groups));
+      at.image = index;
+      at.row = blocks.rows.begin(row);
+      at.rows = blocks.rows.size(row);
+      at.column = blocks.columns.begin(column);
+      at.columns = blocks.columns.size(column);
+      const Split& panels = groups_[at.group].panels;
+      const Split parts = Split::by_count(panels.count(), blocks.panel_parts);
+      at.panel = parts.begin(part);
+      at.panel_end = parts.end(part);
+      const Scratch scratch = carve(workspace.get() + static_cast<std::size_t>(thread) * bytes);
+      run_task(arrays, at, end, scratch);
+    });
+  }
+
+ private:
+  struct GroupPlan {
+    Split panels;  // of vectors of output channels
+    std::int64_t depth;
+    std::int64_t packed_offset;
+  };
+
+  // How the work is cut, which depends on the number of threads; the results do not.
+  struct Blocking {
+    Split rows;
+    Split columns;
+    std::int64_t panel_parts = 1;
+  };
+
+  struct Scratch {
+    T* copy;
+    T* sums;
+    TapUnit* units;
+    std::int32_t* unit_ends;  // per output row and band
+    std::int32_t* slots;      // of input rows in the copy, or -1
+    std::size_t bytes;
+  };
+
+  // A block of output pixels under some panels of one group.
+  struct Place {
+    std::int64_t image;
+    std::size_t group;
+    std::int64_t depth;
+    std::int64_t row;
+    std::int64_t rows;
+    std::int64_t column;
+    std::int64_t columns;
+    std::int64_t panel;
+    std::int64_t panel_end;
+  };
+
+  // Strides of pixels where finished tiles reach the output straight from registers.
+  struct End {
+    bool in_registers = false;
+    std::optional<Clamp> clamp;
+    Strides out;
+    Strides residual;
+  };
+
+  // Where the copy of a block has what.
+  struct Layout {
+    std::int64_t phase_pitch;
+    std::int64_t row_pitch;
+    std::int64_t depth_pitch;
+    std::int64_t block_pitch;
+  };
+
+  Layout layout(std::int64_t rows, std::int64_t columns) const {
+    Layout l;
+    l.phase_pitch = (columns + reach_) * pitch_;
+    l.row_pitch = phases_ * l.phase_pitch;
+    // Rows a multiple of 4 KiB apart would share sets of the L1 cache.
+    if (l.row_pitch * std::int64_t(sizeof(T)) % 4096 == 0) l.row_pitch += kChannelBlock;
+    l.depth_pitch = input_rows(rows) * l.row_pitch;
+    l.block_pitch = axes_[0].kernel * l.depth_pitch;
+    return l;
+  }
+
+  // The most input rows that so many output rows read; rows that padding repeats count anew.
+  std::int64_t input_rows(std::int64_t rows) const {
+    const std::int64_t read = std::min(rows * axes_[1].kernel, row_span(rows));
+    if (problem().padding_mode != PaddingMode::zeros) return read;
+    return std::min(read, std::max<std::int64_t>(1, axes_[1].in));
+  }
+
+  // From the first to the last of them.
+  std::int64_t row_span(std::int64_t rows) const {
+    return (rows - 1) * axes_[1].stride + (axes_[1].kernel - 1) * axes_[1].dilation + 1;
+  }
+
+  std::int64_t copy_elements(std::int64_t rows, std::int64_t columns) const {
+    return channel_blocks_ * layout(rows, columns).block_pitch;
+  }
+
+  void choose_block() {
+    const std::int64_t most = kCopyBytes / std::int64_t(sizeof(T));
+    const std::int64_t width = std::max<std::int64_t>(1, axes_[2].out);
+    const std::int64_t height = std::max<std::int64_t>(1, axes_[1].out);
+    std::int64_t most_pixels = kMostPixels;
+    if (problem().channels_last) {
+      const std::int64_t pixel_bytes =
+          std::max<std::int64_t>(1, most_out_channels(problem())) * std::int64_t(sizeof(T));
+      most_pixels = std::clamp<std::int64_t>(kOutputBytes / pixel_bytes, 64, kMostPixels);
+    }
+    columns_ = std::min(width, most_pixels);
+    while (columns_ > kFewestColumns && copy_elements(1, columns_) > most) {
+      columns_ = std::max(kFewestColumns, columns_ / 2);
+    }
+    rows_ = 1;
+    while (columns_ == width && rows_ < height && (rows_ + 1) * columns_ <= most_pixels &&
+           row_span(rows_ + 1) <= kMostRowSpan && copy_elements(rows_ + 1, columns_) <= most) {
+      ++rows_;
+    }
+  }
+
+  Blocking blocking(int threads) const {
+    const ConvProblem& p = problem();
+    Blocking blocks;
+    blocks.columns = Split::by_limit(axes_[2].out, columns_);
+    blocks.rows = Split::by_limit(axes_[1].out, rows_);
+    const std::int64_t others = p.batch * static_cast<std::int64_t>(p.groups.size()) * axes_[0].out;
+    const auto tasks = [&] { return others * blocks.rows.count() * blocks.columns.count(); };
+    if (tasks() >= 8 * threads || tasks() % threads == 0) return blocks;
+
+    // Few tasks must be a multiple of the threads, or some would wait for the last: cut whatever
+    // axis comes out most even.
+    std::int64_t panels = 0;
+    for (const GroupPlan& group : groups_) panels = std::max(panels, group.panels.count());
+    const auto uneven = [&](std::int64_t total) {
+      return total < threads ? 1e9
+                             : static_cast<double>(ceil_div(total, threads) * threads) /
+                                   static_cast<double>(total);
+    };
+    const double rows = uneven(axes_[1].out);
+    const double columns = blocks.rows.count() > 1 ? 1e9 : uneven(ceil_div(axes_[2].out, 8));
+    const double channels = 1.03 * uneven(panels);  // each part copies the input
+    const auto cut = [&](const Split& split, std::int64_t total) {
+      return Split::by_count(total, std::min(total, ceil_div(split.count(), threads) * threads));
+    };
+    if (rows <= columns && rows <= channels) {
+      blocks.rows = cut(blocks.rows, axes_[1].out);
+    } else if (columns <= channels) {
+      blocks.columns = cut(blocks.columns, axes_[2].out);
+    } else {
+      blocks.panel_parts = std::min<std::int64_t>(threads, panels);
+    }
+    return blocks;
+  }
+
+  Scratch carve(void* base) const {
+    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+    Carver carver(base);
+    Scratch scratch;
+    scratch.copy = carver.take<T>(size(copy_elements(rows_, columns_)));
+    scratch.sums = carver.take<T>(size(rows_ * columns_ * table_.tile_vectors * table_.lanes));
+    std::int64_t taps = 0;
+    for (const Band& band : bands_) taps += static_cast<std::int64_t>(band.taps.size());
+    scratch.units = carver.take<TapUnit>(size(axes_[0].kernel * axes_[1].kernel * taps * rows_));
+    scratch.unit_ends = carver.take<std::int32_t>(size(rows_) * bands_.size());
+    scratch.slots = carver.take<std::int32_t>(size(row_span(rows_)));
+    scratch.bytes = carver.used();
+    return scratch;
+  }
+
+  // Strides of the flat axis, where there is one, or of the problem's own.
+  std::optional<Strides> own_strides(const Strides& strides) const {
+    if (!flat_) return strides;
+    const auto step = pixel_stride(problem(), strides);
+    if (!step) return std::nullopt;
+    Strides flat = strides;
+    flat.axis[0] = flat.axis[1] = 0;
+    flat.axis[2] = *step;
+    return flat;
+  }
+
+  End end_of(const ConvArrays& arrays) const {
+    End end;
+    end.clamp = clamp_of(problem().activation);
+    const auto out = own_strides(arrays.out_strides);
+    const auto residual = own_strides(arrays.residual_strides);
+    if (!end.clamp || !out || out->channel != 1) return end;
+    if (arrays.residual && (!residual || residual->channel != 1)) return end;
+    end.in_registers = true;
+    end.out = *out;
+    if (residual) end.residual = *residual;
+    return end;
+  }
+
+  void run_task(const ConvArrays& arrays, const Place& at, const End& end,
+                const Scratch& scratch) const {
+    const ConvProblem& p = problem();
+    const Group& group = p.groups[at.group];
+    const GroupPlan& plan = groups_[at.group];
+    const Layout l = layout(at.rows, at.columns);
+    copy_input(arrays, at, l, scratch);
+    list_units(at, l, scratch);
+
+    const std::int64_t taps = p.taps();
+    const std::int64_t block_depth =
+        std::min(kChannelBlock, std::max<std::int64_t>(1, group.in_channels)) * taps;
+    const std::int64_t chunk = kChannelBlock * std::max<std::int64_t>(1, kTileDepth / block_depth);
+    for (std::int64_t panel = at.panel; panel < at.panel_end; ++panel) {
+      const std::int64_t vectors = plan.panels.size(panel);
+      const std::int64_t channel = plan.panels.begin(panel) * table_.lanes;
+      const T* const weights =
+          static_cast<const T*>(arrays.packed_weights) + plan.packed_offset + channel * plan.depth;
+      std::int64_t begin = 0;
+      do {
+        const std::int64_t channels = std::min(chunk, group.in_channels - begin);
+        const bool last = begin + channels == group.in_channels;
+        ChannelsTileArgs<T> tile{};
+        tile.a = scratch.copy + begin / kChannelBlock * l.block_pitch;
+        tile.a_block = l.block_pitch;
+        tile.channels = channels;
+        tile.taps = taps;
+        tile.b = weights + begin * taps * vectors * table_.lanes;
+        tile.c_stride = vectors * table_.lanes;
+        tile.accumulate = begin > 0;
+        multiply(arrays, at, end, tile, group.out_begin + channel, vectors,
+                 std::min(vectors * table_.lanes, group.out_channels - channel), last, scratch);
+        begin += channels;
+      } while (begin < group.in_channels);
+      if (!end.in_registers) {
+        send(arrays, at, group.out_begin + channel,
+             std::min(vectors * table_.lanes, group.out_channels - channel), vectors * table_.lanes,
+             scratch);
+      }
+    }
+  }
+
+  // Copies the input rows that the block reads, each once, and notes their slots.
+  void copy_input(const ConvArrays& arrays, const Place& at, const Layout& l,
+                  const Scratch& scratch) const {
+    const ConvProblem& p = problem();
+    const Group& group = p.groups[at.group];
+    const Axis& height = axes_[1];
+    const Axis& width = axes_[2];
+    const Strides& strides = arrays.x_strides;
+    const T* const image = static_cast<const T*>(arrays.x) + at.image * strides.batch +
+                           group.in_begin * strides.channel;
+
+    BlockRowArgs<T> args{};
+    args.channel_stride = strides.channel;
+    args.column_stride = strides.axis[2];
+    args.column_in = width.in;
+    args.padding_mode = p.padding_mode;
+    args.phases = phases_;
+    args.phase_pitch = l.phase_pitch;
+    args.step = phases_ == 1 ? width.stride : 1;
+    args.start = at.column * width.stride - width.pad_before;
+    args.count = phases_ == 1
+                     ? at.columns + reach_
+                     : (at.columns - 1) * width.stride + (width.kernel - 1) * width.dilation + 1;
+    const auto inside = [&](std::int64_t upto) {
+      const std::int64_t distance = upto - args.start;
+      return std::clamp<std::int64_t>(distance > 0 ? ceil_div(distance, args.step) : 0, 0,
+                                      args.count);
+    };
+    args.first = inside(0);
+    args.last = std::max(args.first, inside(width.in));
+
+    const std::int64_t span = row_span(at.rows);
+    std::fill_n(scratch.slots, span, -1);
+    std::int32_t slot = 0;
+    for (std::int64_t r = 0; r < at.rows; ++r) {
+      for (std::int64_t tap = 0; tap < height.kernel; ++tap) {
+        const std::int64_t relative = r * height.stride + tap * height.dilation;
+        if (scratch.slots[relative] >= 0) continue;
+        const std::int64_t row = padded_index(at.row * height.stride - height.pad_before + relative,
+                                              height.in, p.padding_mode);
+        if (row < 0) continue;
+        for (std::int64_t d = 0; d < axes_[0].kernel; ++d) {
+          const std::int64_t depth = input_depth(at, d);
+          if (depth < 0) continue;
+          const T* const from = image + depth * strides.axis[0] + row * strides.axis[1];
+          T* const to = scratch.copy + d * l.depth_pitch + slot * l.row_pitch;
+          copy_row(arrays, args, from, group.in_channels, to, l.block_pitch);
+        }
+        scratch.slots[relative] = slot++;
+      }
+    }
+  }
+
+  std::int64_t input_depth(const Place& at, std::int64_t tap) const {
+    const Axis& depth = axes_[0];
+    return padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before, depth.in,
+                        problem().padding_mode);
+  }
+
+  void copy_row(const ConvArrays& arrays, BlockRowArgs<T>& args, const T* row,
+                std::int64_t channels, T* to, std::int64_t block_pitch) const {
+    const auto copy = [&](const T* from, T* first) {
+      for (std::int64_t c = 0; c < channels; c += kChannelBlock, first += block_pitch) {
+        args.from = from + c * args.channel_stride;
+        args.channels = std::min(kChannelBlock, channels - c);
+        args.to = first;
+        table_.block_row[narrow_ ? 1 : 0](args);
+      }
+    };
+    const auto step = flat_ ? pixel_stride(problem(), arrays.x_strides) : std::nullopt;
+    if (!flat_ || step) {
+      if (step) args.column_stride = *step;
+      return copy(row, to);
+    }
+    // A flat axis whose rows are not next to each other: row by row.
+    BlockRowArgs<T> whole = args;
+    const std::int64_t height = problem().axes[1].out;
+    const std::int64_t width = problem().axes[2].out;
+    args.phases = 1;
+    args.first = 0;
+    for (std::int64_t pixel = whole.start; pixel < whole.start + whole.count;) {
+      const std::int64_t line = pixel / width;
+      args.start = pixel % width;
+      args.count = args.last = std::min(width - args.start, whole.start + whole.count - pixel);
+      args.column_in = width;
+      copy(
+          row + line / height * arrays.x_strides.axis[0] + line % height * arrays.x_strides.axis[1],
+          to + (pixel - whole.start) * pitch_);
+      pixel += args.count;
+    }
+    args = whole;
+  }
+
+  // For each output row and band, the taps that meet the input.
+  void list_units(const Place& at, const Layout& l, const Scratch& scratch) const {
+    const Axis& height = axes_[1];
+    const Axis& width = axes_[2];
+    std::int32_t count = 0;
+    std::int32_t* end = scratch.unit_ends;
+    for (std::int64_t r = 0; r < at.rows; ++r) {
+      for (const Band& band : bands_) {
+        for (std::int64_t d = 0; d < axes_[0].kernel; ++d) {
+          if (input_depth(at, d) < 0) continue;
+          for (std::int64_t h = 0; h < height.kernel; ++h) {
+            const std::int64_t slot = scratch.slots[r * height.stride + h * height.dilation];
+            if (slot < 0) continue;
+            for (const std::int64_t w : band.taps) {
+              const std::int64_t shift = w * width.dilation;
+              const std::int64_t phase = phases_ == 1 ? 0 : shift % width.stride;
+              const std::int64_t offset = d * l.depth_pitch + slot * l.row_pitch +
+                                          phase * l.phase_pitch + shift / width.stride * pitch_;
+              const std::int64_t tap = (d * height.kernel + h) * width.kernel + w;
+              scratch.units[count++] = {static_cast<std::int32_t>(offset),
+                                        static_cast<std::int32_t>(tap)};
+            }
+          }
+        }
+        *end++ = count;
+      }
+    }
+  }
+
+  // Adds a chunk of input channels to the sums of the block under one panel.
+  void multiply(const ConvArrays& arrays, const Place& at, const End& end, ChannelsTileArgs<T> tile,
+                std::int64_t channel, std::int64_t vectors, std::int64_t channels, bool last,
+                const Scratch& scratch) const {
+    const T* const copy = tile.a;
+    const std::int32_t* unit_end = scratch.unit_ends;
+    std::int32_t unit = 0;
+    TileEnd<T> tile_end{};
+    if (last && end.in_registers) {
+      tile_end.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
+      tile_end.bias_per_column = true;
+      tile_end.residual_stride = end.residual.axis[2];
+      tile_end.out_stride = end.out.axis[2];
+      tile_end.tail = channels - (vectors - 1) * table_.lanes;
+      tile_end.low = static_cast<T>(end.clamp->low);
+      tile_end.high = static_cast<T>(end.clamp->high);
+      tile.end = &tile_end;
+    }
+    for (std::int64_t r = 0; r < at.rows; ++r) {
+      for (const Band& band : bands_) {
+        tile.units = scratch.units + unit;
+        tile.unit_count = *unit_end - unit;
+        unit = *unit_end++;
+        const std::int64_t first = std::max(band.begin, at.column);
+        const std::int64_t width = std::min(band.end, at.column + at.columns) - first;
+        if (width <= 0) continue;
+        const Split columns = Split::by_limit(width, table_.channels_rows[vectors - 1]);
+        for (std::int64_t part = 0; part < columns.count(); ++part) {
+          const std::int64_t column = first + columns.begin(part);
+          const std::int64_t in_block = column - at.column;
+          tile.a = copy + in_block * pitch_;
+          tile.c = scratch.sums + (r * at.columns + in_block) * tile.c_stride;
+          if (tile.end) {
+            const auto offset = [&](const Strides& strides) {
+              return at.image * strides.batch + channel + at.depth * strides.axis[0] +
+                     (at.row + r) * strides.axis[1] + column * strides.axis[2];
+            };
+            tile_end.out = static_cast<T*>(arrays.out) + offset(end.out);
+            if (arrays.residual) {
+              tile_end.residual = static_cast<const T*>(arrays.residual) + offset(end.residual);
+            }
+          }
+          table_.channels_tile[narrow_ ? 1 : 0][columns.size(part) - 1][vectors - 1](tile);
+        }
+      }
+    }
+  }
+
+  // Sends the sums of the block under one panel through the epilogue.
+  void send(const ConvArrays& arrays, const Place& at, std::int64_t channel, std::int64_t channels,
+            std::int64_t stride, const Scratch& scratch) const {
+    const bool whole_rows = at.columns == axes_[2].out;
+    const std::int64_t count = whole_rows ? at.rows * at.columns : at.columns;
+    for (std::int64_t r = 0; r < (whole_rows ? 1 : at.rows); ++r) {
+      const std::int64_t pixel = (at.depth * axes_[1].out + at.row + r) * axes_[2].out + at.column;
+      const SumsBlock<T> block{scratch.sums + r * at.columns * stride,
+                               stride,
+                               true,
+                               at.image,
+                               channel,
+                               channels,
+                               pixel,
+                               pixel + count};
+      send_sums(problem(), table_, arrays, block);
+    }
+  }
+
+  const KernelTable<T>& table_;
+  std::array<Axis, kSpatialAxes> axes_;  // one flat axis for 1x1 kernels, else the problem's
+  bool flat_ = false;
+  bool narrow_ = false;
+  std::int64_t pitch_ = kChannelBlock;
+  std::int64_t channel_blocks_ = 0;  // of the group with the most input channels
+  std::vector<GroupPlan> groups_;
+  std::int64_t packed_elements_ = 0;
+  std::int64_t reach_ = 0;   // columns of a phase beyond those of the output
+  std::int64_t phases_ = 1;  // of columns
+  std::vector<Band> bands_;
+  std::int64_t rows_ = 1;  // output pixels of a block
+  std::int64_t columns_ = 1;
+};
+
+}  // namespace
+
+std::string direct_channels_refuses(const ConvProblem& p) {
+  // Also keeps offsets within 32 bits, and their products within 64.
+  constexpr std::int64_t kMost = kMostCopyBytes;
+  std::int64_t elements = kFewestColumns;
+  const Axis& width = p.axes[2];
+  if (p.taps() > kMostTaps || width.kernel > kMostTaps) return "the kernel has over 1024 taps";
+  const std::string large = "the input under a few output pixels takes more than 2 MiB";
+  for (const Axis& axis : p.axes) {
+    if (axis.kernel > kMostTaps || axis.stride > kMost || axis.dilation > kMost) return large;
+  }
+  const std::int64_t phases =
+      width.kernel == 1 || width.dilation % width.stride == 0 ? 1 : width.stride;
+  elements += (width.kernel - 1) * width.dilation / width.stride;
+  elements *= phases * p.axes[0].kernel * p.axes[1].kernel;
+  const std::int64_t channels = std::min<std::int64_t>(most_in_channels(p), kMost);
+  const std::int64_t element = p.dtype == DataType::float64 ? 8 : 4;
+  if (elements > kMost || elements * (channels + kChannelBlock) * element > kMost) return large;
+  if ((p.axes[1].kernel - 1) * p.axes[1].dilation >= kMostRowSpan) return large;
+  return {};
+}
+
+// Measured in float32 against the algorithms that follow in the list.
+bool direct_channels_pays(const ConvProblem& p) {
+  const std::int64_t in_channels = most_in_channels(p);
+  const std::int64_t out_channels = most_out_channels(p);
+  if (2 * out_channels < kChannelBlock) return false;  // half of the lanes would idle
+  if (p.taps() > 1) return true;
+  // Of a 1x1 kernel, im2col makes one loop over all input channels, where here each block of them
+  // is a loop of its own. It pays to have none where few of them meet many output channels.
+  if (p.channels_last) return in_channels > 256 || out_channels < 2 * in_channels;
+  // Turning the image channels-last and the output back costs more than im2col where there are few
+  // channels, and less where pixels as lanes would leave many of them idle.
+  return in_channels >= 512 || p.out_pixels() < 256;
+}
+
+std::unique_ptr<Plan> plan_direct_channels(ConvProblem problem) {
+  if (problem.dtype == DataType::float64) {
+    return std::make_unique<DirectChannelsPlan<double>>(std::move(problem));
+  }
+  return std::make_unique<DirectChannelsPlan<float>>(std::move(problem));
+}
+
+}  // namespace pyconv
