@@ -713,8 +713,9 @@ def _fit_padding_mode(
 def _fit_memory(
     output_shape: tuple[int, ...], weight_shapes: tuple[tuple[int, ...], ...], macs: int
 ) -> None:
-    # 8 bytes an element; weights are padded to at most 16 outputs more.
-    if math.prod(output_shape) * 8 > MAX_SIZE:
+    # 8 bytes an element; weights are padded to at most 16 outputs more. NumPy has no array beyond
+    # that either, be it empty.
+    if math.prod(max(length, 1) for length in output_shape) * 8 > MAX_SIZE:
         raise ValueError(
             f"x: got shapes whose output would be {output_shape}, more than 2**63 bytes"
         )

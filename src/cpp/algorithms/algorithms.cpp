@@ -1,6 +1,6 @@
 #include <stdexcept>
 
-#include "algorithms/algorithm.hpp"
+#include "algorithms/common.hpp"
 
 namespace pyconv {
 namespace {
@@ -8,6 +8,10 @@ namespace {
 std::string serves_everything(const ConvProblem&) { return {}; }
 
 bool always(const ConvProblem&) { return true; }
+
+bool has_weights(const ConvProblem& problem) {
+  return most_in_channels(problem) > 0 && most_out_channels(problem) > 0;
+}
 
 }  // namespace
 
@@ -34,7 +38,9 @@ std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorith
                                   " cannot serve this problem: " + refusal);
     }
     if (named || (refusal.empty() && candidate.pays(problem))) {
-      return candidate.plan(std::move(problem));
+      // Weights of no elements may have kernels of any size, for which only the definition has no
+      // tables.
+      return (has_weights(problem) ? candidate.plan : plan_reference)(std::move(problem));
     }
   }
   throw std::invalid_argument("algorithm: unknown name " + algorithm);
