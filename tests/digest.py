@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from problems import PADDING_MODES, Problem, make
+from problems import PADDING_MODES, Problem, make, tiny
 
 import pyconv
 
@@ -43,6 +43,9 @@ def samples() -> dict[str, Problem]:
             for activation in oracle.ACTIVATIONS[1:]:
                 problems[f"{activation} {suffix}"] = make(
                     (1, 4, 9, 19), (5, 4, 3, 3), activation=activation, **shared
+                )
+                problems[f"{activation} tiny {suffix}"] = tiny(
+                    make((1, 18, 9, 19), (5, 18, 3, 3), activation=activation, **shared)
                 )
     return problems
 

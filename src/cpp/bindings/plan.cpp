@@ -13,6 +13,7 @@
 #include "algorithms/algorithm.hpp"
 #include "bindings/names.hpp"
 #include "bindings/register.hpp"
+#include "core/float_state.hpp"
 #include "core/workspace.hpp"
 
 namespace py = pybind11;
@@ -126,6 +127,7 @@ std::unique_ptr<PackedWeights> pack(const Plan& plan, const std::vector<py::arra
   packed->bytes = plan.packed_bytes();
   py::gil_scoped_release release;
   packed->data = make_aligned(packed->bytes);
+  const FloatState float_state;
   plan.pack(views, packed->data.get());
   return packed;
 }

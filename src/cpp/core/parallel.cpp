@@ -7,6 +7,8 @@
 #include <atomic>
 #include <exception>
 
+#include "core/float_state.hpp"
+
 namespace pyconv {
 namespace {
 
@@ -21,6 +23,7 @@ int openmp_max_threads() { return omp_get_max_threads(); }
 
 void run_team(int threads, void (*work)(const void*, int), const void* context) {
   if (threads <= 1 || forked_child.load(std::memory_order_relaxed)) {
+    const FloatState float_state;
     for (int thread = 0; thread < threads; ++thread) work(context, thread);
     return;
   }
@@ -31,6 +34,7 @@ void run_team(int threads, void (*work)(const void*, int), const void* context) 
   const int members = std::min(threads, 4 * omp_get_num_procs());
 #pragma omp parallel num_threads(members)
   {
+    const FloatState float_state;
     const int team = omp_get_num_threads();
     try {
       for (int thread = omp_get_thread_num(); thread < threads; thread += team) {
