@@ -2,6 +2,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <memory>
 #include <optional>
@@ -14,6 +16,7 @@
 #include "bindings/names.hpp"
 #include "bindings/register.hpp"
 #include "core/float_state.hpp"
+#include "core/parallel.hpp"
 #include "core/workspace.hpp"
 
 namespace py = pybind11;
@@ -132,6 +135,15 @@ std::unique_ptr<PackedWeights> pack(const Plan& plan, const std::vector<py::arra
   return packed;
 }
 
+// Lets Python handle the signals that have arrived, which it does on its main thread alone, and
+// says whether a handler has raised: KeyboardInterrupt, as a rule. The error stays with this thread
+// until `run` holds the GIL again.
+bool signal_raises() {
+  if (syscall(SYS_gettid) != getpid()) return false;
+  const py::gil_scoped_acquire acquire;
+  return PyErr_CheckSignals() != 0;
+}
+
 py::array run(const Plan& plan, const py::array& x, const PackedWeights& weights,
               const std::optional<py::array>& bias, const std::optional<py::array>& residual,
               const std::optional<py::array>& out, int threads) {
@@ -151,9 +163,12 @@ py::array run(const Plan& plan, const py::array& x, const PackedWeights& weights
   }
   arrays.out = result.mutable_data();
   arrays.out_strides = strides_of(result, problem);
-  {
-    py::gil_scoped_release release;
+  try {
+    const py::gil_scoped_release release;
+    const Interruptible interruptible(signal_raises);
     plan.run(arrays, plan.useful_threads(threads));
+  } catch (const Interrupted&) {
+    throw py::error_already_set();
   }
   return result;
 }

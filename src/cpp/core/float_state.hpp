@@ -14,13 +14,16 @@ namespace pyconv {
 // without them: by 1e-9 for factors below 1e-291. Results that meet none have the same bits there.
 class FloatState {
  public:
-  FloatState() : callers_(_mm_getcsr()) { _mm_setcsr(state()); }
+  FloatState() : FloatState(of_results()) {}
+  explicit FloatState(unsigned state) : callers_(current()) { _mm_setcsr(state); }
   ~FloatState() { _mm_setcsr(callers_); }
   FloatState(const FloatState&) = delete;
   FloatState& operator=(const FloatState&) = delete;
 
+  static unsigned current() { return _mm_getcsr(); }
+
  private:
-  static unsigned state() {
+  static unsigned of_results() {
     constexpr unsigned kNearestWithoutTraps = 0x1f80;
     constexpr unsigned kDenormalsAreZero = 0x8040;  // results (FTZ) and operands (DAZ)
     static const bool has_fma = __builtin_cpu_supports("fma");
