@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <mutex>
 #include <thread>
+#include <vector>
 
 #include "core/float_state.hpp"
 
@@ -26,6 +28,27 @@ constexpr std::uint64_t kTicksBetweenQuestions = std::uint64_t(1) << 29;
 // Threads that compute now, over all calls of the process.
 std::atomic<int> busy{0};
 
+// How many of `wanted` threads the system starts. libgomp ends the process where it cannot start
+// one (no memory for the stack, a limit of processes), so we try first. What we start leaves its
+// stack to the next ones, which are libgomp's.
+int startable(int wanted) {
+  std::vector<std::thread> started;
+  std::mutex all_started;
+  try {
+    const std::lock_guard<std::mutex> hold(all_started);
+    started.reserve(static_cast<std::size_t>(wanted));
+    while (static_cast<int>(started.size()) < wanted) {
+      started.emplace_back([&] { const std::lock_guard<std::mutex> wait(all_started); });
+    }
+  } catch (const std::exception&) {  // std::system_error, or std::bad_alloc
+  }
+  for (std::thread& thread : started) thread.join();
+  return static_cast<int>(started.size());
+}
+
+// Size of the calling thread's last team, whose threads libgomp keeps.
+thread_local int team_size = 1;
+
 // How many threads a call may use: all that it wants while no other call computes, else as many
 // processors as are idle. A pool of Python threads would otherwise start a team in each.
 class Members {
@@ -38,6 +61,8 @@ class Members {
     const int most = others > 0 ? processors - others : 4 * processors;
     const bool serial = forked_child.load(std::memory_order_relaxed);
     count_ = serial ? 1 : std::max(1, std::min(wanted, most));
+    if (count_ > team_size) count_ = team_size + startable(count_ - team_size);
+    if (count_ > 1) team_size = count_;
     busy.fetch_add(count_, std::memory_order_relaxed);
   }
   ~Members() { busy.fetch_sub(count_, std::memory_order_relaxed); }
