@@ -83,6 +83,11 @@ def test_a_stride_beyond_the_input_gives_one_output(algorithm: str, huge: int) -
         ((1, 0, 5, 5), (1, 0, HUGE, 1), dict(padding=(HUGE, 0), stride=(HUGE, 1)), (1, 1, 2, 5)),
         ((1, 1, 5, 5), (0, 1, HUGE, 1), dict(padding=(HUGE, 0)), (1, 0, HUGE + 6, 5)),
         ((0, 1, 5, 5), (2, 1, 1, 1), dict(stride=2**62), (0, 2, 1, 1)),
+        # These two divided by zero.
+        ((1, 17, 0, 0), (17, 1, 2, 1), dict(padding="same", groups=17), (1, 17, 0, 0)),
+        ((1, 1, 1, 0), (4, 1, 2, 1), dict(padding="same"), (1, 4, 1, 0)),
+        ((2, 3, 0, 40), (5, 3, 3, 3), dict(padding="same"), (2, 5, 0, 40)),
+        ((2, 3, 40, 0), (5, 3, 3, 3), dict(padding="same"), (2, 5, 40, 0)),
     ],
     ids=str,
 )

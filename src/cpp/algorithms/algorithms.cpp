@@ -9,8 +9,9 @@ std::string serves_everything(const ConvProblem&) { return {}; }
 
 bool always(const ConvProblem&) { return true; }
 
-bool has_weights(const ConvProblem& problem) {
-  return most_in_channels(problem) > 0 && most_out_channels(problem) > 0;
+bool has_sums(const ConvProblem& problem) {
+  return problem.out_pixels() > 0 && most_in_channels(problem) > 0 &&
+         most_out_channels(problem) > 0;
 }
 
 }  // namespace
@@ -38,9 +39,9 @@ std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorith
                                   " cannot serve this problem: " + refusal);
     }
     if (named || (refusal.empty() && candidate.pays(problem))) {
-      // Weights of no elements may have kernels of any size, for which only the definition has no
-      // tables.
-      return (has_weights(problem) ? candidate.plan : plan_reference)(std::move(problem));
+      // Only the definition divides no axis into blocks, and has no table per tap: outputs may have
+      // axes of length 0, and weights without elements kernels of any size.
+      return (has_sums(problem) ? candidate.plan : plan_reference)(std::move(problem));
     }
   }
   throw std::invalid_argument("algorithm: unknown name " + algorithm);
