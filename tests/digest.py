@@ -1,9 +1,13 @@
-"""Print a digest of many results, one line of JSON, for comparison between processes."""
+"""Print a digest of many results, one line of JSON, for comparison between processes.
+
+Arguments are words that the names of the samples must contain.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -54,6 +58,8 @@ def main() -> None:
     """Convolve every sample with every algorithm."""
     digests = {}
     for name, problem in samples().items():
+        if not all(word in name for word in sys.argv[1:]):
+            continue
         for algorithm in ("auto", *pyconv.algorithms()):
             try:
                 result = problem.run(algorithm).tobytes()
