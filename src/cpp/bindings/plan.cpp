@@ -131,7 +131,8 @@ std::unique_ptr<PackedWeights> pack(const Plan& plan, const std::vector<py::arra
   py::gil_scoped_release release;
   packed->data = make_aligned(packed->bytes);
   const FloatState float_state;
-  plan.pack(views, packed->data.get());
+  // Without elements, axes may still be so long that a loop over them would not end.
+  if (packed->bytes > 0) plan.pack(views, packed->data.get());
   return packed;
 }
 
@@ -152,6 +153,7 @@ py::array run(const Plan& plan, const py::array& x, const PackedWeights& weights
     throw std::logic_error("weights were packed for another plan");
   }
   py::array result = out ? *out : new_output(problem, x.ndim() == problem.spatial_rank + 2);
+  if (result.size() == 0) return result;
   ConvArrays arrays{};
   arrays.x = x.data();
   arrays.x_strides = strides_of(x, problem);
