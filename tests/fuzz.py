@@ -9,6 +9,7 @@ the process dies: `--seed` repeats it. Prints how many cases ran.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import re
 import resource
 import signal
@@ -35,6 +36,8 @@ LAYERS = {1: pyconv.Conv1d, 2: pyconv.Conv2d, 3: pyconv.Conv3d}
 ALGORITHMS = ("auto", "auto_direct", *pyconv.algorithms())
 DTYPES = (np.float32, np.float64)
 ISA = _core.current_isa()
+
+HANG = 600  # seconds for a property's part of a round, which takes some ten
 
 counts: Counter[str] = Counter()
 
@@ -294,6 +297,7 @@ def play(number: int, examples: int) -> None:
     """One round."""
     print(f"--seed {number} --examples {examples}", flush=True)
     for test in PROPERTIES:
+        faulthandler.dump_traceback_later(HANG, exit=True)
         settings(
             max_examples=examples,
             database=None,
@@ -301,6 +305,7 @@ def play(number: int, examples: int) -> None:
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         )(seed(number)(counted(test)))()
+    faulthandler.cancel_dump_traceback_later()
 
 
 def interrupt(*_: object) -> None:
