@@ -675,6 +675,9 @@ def _fit_axis(
             f"dilated kernel shorter than 2**62 along axis {axis}"
         )
     _fit_padding_mode(axis, length, before, after, padding, mode)
+    # A step beyond the input, and a gap in a kernel of one tap, are the same as less: so the core
+    # may add either to any position without overflow.
+    step, gap = min(step, max(padded, 1)), gap if taps > 1 else 1
     if padding in ("same", "same_lower"):
         return (length, -(-length // step), taps, step, gap, before)
     if padded < window:

@@ -66,6 +66,14 @@ std::unique_ptr<Plan> new_plan(const std::string& dtype, bool channels_last, std
   return make_plan(std::move(problem), algorithm);
 }
 
+// Stride in elements. That of an axis of length 1 has no meaning, and NumPy lets it be anything:
+// the core may step beyond the end, where nothing is read, and the address must not overflow.
+std::int64_t stride_of(const py::array& array, py::ssize_t axis, py::ssize_t size) {
+  constexpr py::ssize_t kMost = py::ssize_t(1) << 47;  // bytes: what an address space holds
+  const py::ssize_t bytes = array.strides(axis);
+  return -kMost < bytes && bytes < kMost ? bytes / size : 0;
+}
+
 // Strides in elements of an array (batch, channel, spatial axes) in the problem's data format. The
 // batch axis may be absent.
 Strides strides_of(const py::array& array, const ConvProblem& problem) {
@@ -73,11 +81,11 @@ Strides strides_of(const py::array& array, const ConvProblem& problem) {
   const py::ssize_t rank = problem.spatial_rank;
   const py::ssize_t lead = array.ndim() - rank - 1;  // 1 with a batch axis, 0 without
   Strides strides;
-  strides.batch = lead > 0 ? array.strides(0) / size : 0;
-  strides.channel = array.strides(problem.channels_last ? lead + rank : lead) / size;
+  strides.batch = lead > 0 ? stride_of(array, 0, size) : 0;
+  strides.channel = stride_of(array, problem.channels_last ? lead + rank : lead, size);
   const py::ssize_t first_axis = problem.channels_last ? lead : lead + 1;
   for (py::ssize_t axis = 0; axis < rank; ++axis) {
-    strides.axis[kSpatialAxes - rank + axis] = array.strides(first_axis + axis) / size;
+    strides.axis[kSpatialAxes - rank + axis] = stride_of(array, first_axis + axis, size);
   }
   return strides;
 }
