@@ -1,15 +1,19 @@
-"""Print a digest of many results, one line of JSON, for comparison between processes."""
+"""Print a digest of many results, one line of JSON, for comparison between processes.
+
+Arguments are words that the names of the samples must contain.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from typing import Any
 
 import numpy as np
 import oracle
 import pytest
-from problems import PADDING_MODES, Problem, make
+from problems import PADDING_MODES, Problem, make, tiny
 
 import pyconv
 
@@ -44,6 +48,9 @@ def samples() -> dict[str, Problem]:
                 problems[f"{activation} {suffix}"] = make(
                     (1, 4, 9, 19), (5, 4, 3, 3), activation=activation, **shared
                 )
+                problems[f"{activation} tiny {suffix}"] = tiny(
+                    make((1, 18, 9, 19), (5, 18, 3, 3), activation=activation, **shared)
+                )
     return problems
 
 
@@ -51,6 +58,8 @@ def main() -> None:
     """Convolve every sample with every algorithm."""
     digests = {}
     for name, problem in samples().items():
+        if not all(word in name for word in sys.argv[1:]):
+            continue
         for algorithm in ("auto", *pyconv.algorithms()):
             try:
                 result = problem.run(algorithm).tobytes()

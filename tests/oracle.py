@@ -99,7 +99,8 @@ def activated(values: Array, error: Array, activation: Activation, dtype: Any) -
     # An infinite sum carries no error: either the activation keeps it, or its limit is exact.
     carried = np.where(np.isfinite(values), lipschitz * error, 0)
     rounding = own * (np.abs(result) + np.minimum(np.abs(values), 1)) if own else 0.0
-    return Expected(result, carried + rounding, dtype)
+    flushed = float(np.finfo(dtype).tiny)  # denormal results are zeros
+    return Expected(result, carried + rounding + flushed, dtype)
 
 
 def per_axis(value: int | Sequence[int], rank: int) -> tuple[int, ...]:

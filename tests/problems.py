@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -109,6 +110,26 @@ def make(
     if residual:
         problem = replace(problem, residual=random(oracle.output_shape(x, weight, **arguments)))
     return problem
+
+
+def tiny(problem: Problem) -> Problem:
+    """The same with numbers around the least normal one: operands, products and sums."""
+    assert isinstance(problem.weight, np.ndarray)
+    dtype = problem.x.dtype
+    least = np.finfo(dtype).tiny
+    small = math.sqrt(least) / 64
+    rng = np.random.default_rng(0)
+
+    def scaled(array: Array, center: float) -> Array:
+        return array * np.asarray(center * 8.0 ** rng.integers(-3, 4, array.shape), dtype)
+
+    return replace(
+        problem,
+        x=scaled(problem.x, small),
+        weight=scaled(problem.weight, small),
+        bias=None if problem.bias is None else scaled(problem.bias, least),
+        residual=None if problem.residual is None else scaled(problem.residual, least),
+    )
 
 
 @st.composite

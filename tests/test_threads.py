@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 import time
 from collections.abc import Iterator
@@ -162,6 +163,90 @@ def test_other_threads_run_during_a_call() -> None:
     assert turns > 5
 
 
+def test_threadpoolctl_limits_are_honoured(threads: int) -> None:
+    script = """
+import pyconv
+from threadpoolctl import threadpool_limits
+layer, shape = pyconv.Conv2d(64, 64, 3), (8, 64, 64, 64)
+before = pyconv.get_num_threads()
+with threadpool_limits(1):
+    assert pyconv.get_num_threads() == layer.plan(shape).threads == 1
+assert pyconv.get_num_threads() == before
+"""
+    run_script(script, PYCONV_NUM_THREADS=None, OMP_NUM_THREADS=None)
+
+
+@pytest.mark.parametrize("other", ["torch", "sklearn.linear_model"])
+@pytest.mark.parametrize("first", [True, False])
+def test_beside_another_library_with_openmp(other: str, first: bool) -> None:
+    pytest.importorskip(other.partition(".")[0])
+    script = f"""
+if {first}:
+    import {other}
+{BIG}
+y = layer(x, num_threads=1)
+assert numpy.array_equal(layer(x, num_threads=4), y)
+import {other}
+if {other!r} == "torch":
+    for _ in range(3):
+        weight, bias = layer.weight.copy(), layer.bias.copy()
+        z = torch.conv2d(*map(torch.from_numpy, (x, weight, bias)), padding=1)
+        assert numpy.array_equal(layer(x, num_threads=4), y)
+    assert abs(z.numpy() - y).max() < 1e-4
+else:
+    sklearn.linear_model.LogisticRegression().fit(x.reshape(64, -1), numpy.arange(64) % 2)
+assert numpy.array_equal(layer(x, num_threads=4), y)
+"""
+    run_script(script, timeout=120)
+
+
+def test_calls_at_the_same_time_share_the_processors() -> None:
+    script = f"""{BIG}
+import threading, time
+from pathlib import Path
+y = layer(x, num_threads=1)
+stop = threading.Event()
+wrong = []
+def work():
+    while not stop.is_set():
+        if not numpy.array_equal(layer(x, num_threads=4), y):
+            wrong.append(None)
+callers = [threading.Thread(target=work) for _ in range(8)]
+for caller in callers:
+    caller.start()
+def state(task):
+    try:
+        return (task / "stat").read_text().rpartition(") ")[2][0]
+    except OSError:
+        return "gone"
+running = []
+for _ in range(100):
+    time.sleep(0.005)
+    running.append([state(task) for task in Path("/proc/self/task").iterdir()].count("R"))
+stop.set()
+for caller in callers:
+    caller.join()
+assert not wrong
+print(sorted(running)[50])
+"""
+    # A team of four for each of eight callers would be 32 threads.
+    median = int(run_script(script, OMP_WAIT_POLICY="passive", timeout=120))
+    assert median <= 8 + len(os.sched_getaffinity(0))
+
+
+def test_idle_threads_do_not_spin() -> None:
+    script = f"""{BIG}
+import time
+layer(x, num_threads=4)
+time.sleep(0.1)
+before = time.process_time()
+time.sleep(1)
+print(time.process_time() - before)
+"""
+    # Of processor time, which a busy machine does not change; a thread that spins takes a second.
+    assert float(run_script(script)) < 0.1
+
+
 def test_a_forked_child_computes_and_ends() -> None:
     script = f"""{BIG}
 y = layer(x, num_threads=4)
@@ -210,3 +295,61 @@ if os.fork() == 0:
 assert os.wait()[1] == 0
 """
     run_script(script, timeout=120)
+
+
+def test_a_fork_while_other_threads_compute() -> None:
+    script = f"""{BIG}
+from concurrent.futures import ThreadPoolExecutor
+y = layer(x, num_threads=4)
+def same(_=None):
+    return numpy.array_equal(layer(x, num_threads=4), y)
+def fork(_):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        with ThreadPoolExecutor(3) as pool:
+            good = same() and all(pool.map(same, range(6)))
+        os._exit(0 if good else 1)
+    return os.waitpid(child, 0)[1] == 0
+with ThreadPoolExecutor(6) as pool:
+    calls = [pool.submit(same) for _ in range(40)]
+    forks = [pool.submit(fork, n) for n in range(6)]
+    assert all(job.result(60) for job in calls + forks)
+assert fork(0) and same()
+"""
+    run_script(script, timeout=120)
+
+
+def test_a_fork_after_an_interrupted_call() -> None:
+    script = f"""{BIG}
+y = layer(x, num_threads=4)
+huge = numpy.broadcast_to(x[:1], (2000, *x.shape[1:]))
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+try:
+    for _ in range(100):
+        layer(huge, num_threads=2)
+except KeyboardInterrupt:
+    pass
+if os.fork() == 0:
+    signal.alarm(60)
+    os._exit(0 if numpy.array_equal(layer(x, num_threads=4), y) else 1)
+assert os.wait()[1] == 0
+assert numpy.array_equal(layer(x, num_threads=4), y)
+"""
+    run_script(script, timeout=120)
+
+
+@pytest.mark.parametrize("isa", pyconv.isas())
+def test_a_layer_crosses_to_another_instruction_set(isa: str, tmp_path: Path) -> None:
+    layer = pyconv.Conv2d(17, 35, 3, padding=1, activation="silu", rng=0)
+    x = make((2, 17, 11, 13), (1, 17, 1, 1)).x
+    y = layer(x)  # packs the weights for this process
+    (tmp_path / "layer").write_bytes(pickle.dumps((layer, x, y)))
+    script = f"""
+import numpy, pickle, pyconv
+layer, x, y = pickle.load(open({str(tmp_path / "layer")!r}, "rb"))
+assert pyconv.info()["isa"] == {isa!r}
+assert numpy.array_equal(layer(x), y)
+"""
+    run_script(script, PYCONV_ISA=isa)

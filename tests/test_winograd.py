@@ -81,7 +81,9 @@ def test_plans_of_nothing(name: str, shape: tuple[int, ...]) -> None:
         weight = np.ones((out_channels, shape[1], 3, 3), np.float32)
         bias = np.arange(out_channels, dtype=np.float32)
         layer = pyconv.Conv2d.from_weights(weight, bias, padding=2, algorithm=name)
-        assert layer.plan(shape).algorithm == name
+        # Where there is nothing to sum, the definition serves.
+        expected = name if out_channels and shape[1] else "reference"
+        assert layer.plan(shape).algorithm == expected
         Problem(np.ones(shape, np.float32), weight, bias, None, dict(padding=2)).check(name)
 
 

@@ -677,6 +677,9 @@ def _fit_axis(
             f"dilated kernel shorter than 2**62 along axis {axis}"
         )
     _fit_padding_mode(axis, length, before, after, padding, mode)
+    # A step beyond the input, and a gap in a kernel of one tap, are the same as less: so the core
+    # may add either to any position without overflow.
+    step, gap = min(step, max(padded, 1)), gap if taps > 1 else 1
     if padding in ("same", "same_lower"):
         return (length, -(-length // step), taps, step, gap, before)
     if padded < window:
@@ -715,8 +718,9 @@ def _fit_padding_mode(
 def _fit_memory(
     output_shape: tuple[int, ...], weight_shapes: tuple[tuple[int, ...], ...], macs: int
 ) -> None:
-    # 8 bytes an element; weights are padded to at most 16 outputs more.
-    if math.prod(output_shape) * 8 > MAX_SIZE:
+    # 8 bytes an element; weights are padded to at most 16 outputs more. NumPy has no array beyond
+    # that either, be it empty.
+    if math.prod(max(length, 1) for length in output_shape) * 8 > MAX_SIZE:
         raise ValueError(
             f"x: got shapes whose output would be {output_shape}, more than 2**63 bytes"
         )

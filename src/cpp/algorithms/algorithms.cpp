@@ -1,6 +1,6 @@
 #include <stdexcept>
 
-#include "algorithms/algorithm.hpp"
+#include "algorithms/common.hpp"
 
 namespace pyconv {
 namespace {
@@ -8,6 +8,11 @@ namespace {
 std::string serves_everything(const ConvProblem&) { return {}; }
 
 bool always(const ConvProblem&) { return true; }
+
+bool has_sums(const ConvProblem& problem) {
+  return problem.out_pixels() > 0 && most_in_channels(problem) > 0 &&
+         most_out_channels(problem) > 0;
+}
 
 }  // namespace
 
@@ -36,7 +41,9 @@ std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorith
                                   " cannot serve this problem: " + refusal);
     }
     if (named || (refusal.empty() && candidate.pays(problem))) {
-      return candidate.plan(std::move(problem));
+      // Only the definition divides no axis into blocks, and has no table per tap: outputs may have
+      // axes of length 0, and weights without elements kernels of any size.
+      return (has_sums(problem) ? candidate.plan : plan_reference)(std::move(problem));
     }
   }
   throw std::invalid_argument("algorithm: unknown name " + algorithm);

@@ -2,6 +2,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <memory>
 #include <optional>
@@ -13,6 +15,8 @@
 #include "algorithms/algorithm.hpp"
 #include "bindings/names.hpp"
 #include "bindings/register.hpp"
+#include "core/float_state.hpp"
+#include "core/parallel.hpp"
 #include "core/workspace.hpp"
 
 namespace py = pybind11;
@@ -62,6 +66,14 @@ std::unique_ptr<Plan> new_plan(const std::string& dtype, bool channels_last, std
   return make_plan(std::move(problem), algorithm);
 }
 
+// Stride in elements. That of an axis of length 1 has no meaning, and NumPy lets it be anything:
+// the core may step beyond the end, where nothing is read, and the address must not overflow.
+std::int64_t stride_of(const py::array& array, py::ssize_t axis, py::ssize_t size) {
+  constexpr py::ssize_t kMost = py::ssize_t(1) << 47;  // bytes: what an address space holds
+  const py::ssize_t bytes = array.strides(axis);
+  return -kMost < bytes && bytes < kMost ? bytes / size : 0;
+}
+
 // Strides in elements of an array (batch, channel, spatial axes) in the problem's data format. The
 // batch axis may be absent.
 Strides strides_of(const py::array& array, const ConvProblem& problem) {
@@ -69,11 +81,11 @@ Strides strides_of(const py::array& array, const ConvProblem& problem) {
   const py::ssize_t rank = problem.spatial_rank;
   const py::ssize_t lead = array.ndim() - rank - 1;  // 1 with a batch axis, 0 without
   Strides strides;
-  strides.batch = lead > 0 ? array.strides(0) / size : 0;
-  strides.channel = array.strides(problem.channels_last ? lead + rank : lead) / size;
+  strides.batch = lead > 0 ? stride_of(array, 0, size) : 0;
+  strides.channel = stride_of(array, problem.channels_last ? lead + rank : lead, size);
   const py::ssize_t first_axis = problem.channels_last ? lead : lead + 1;
   for (py::ssize_t axis = 0; axis < rank; ++axis) {
-    strides.axis[kSpatialAxes - rank + axis] = array.strides(first_axis + axis) / size;
+    strides.axis[kSpatialAxes - rank + axis] = stride_of(array, first_axis + axis, size);
   }
   return strides;
 }
@@ -126,8 +138,19 @@ std::unique_ptr<PackedWeights> pack(const Plan& plan, const std::vector<py::arra
   packed->bytes = plan.packed_bytes();
   py::gil_scoped_release release;
   packed->data = make_aligned(packed->bytes);
-  plan.pack(views, packed->data.get());
+  const FloatState float_state;
+  // Without elements, axes may still be so long that a loop over them would not end.
+  if (packed->bytes > 0) plan.pack(views, packed->data.get());
   return packed;
+}
+
+// Lets Python handle the signals that have arrived, which it does on its main thread alone, and
+// says whether a handler has raised: KeyboardInterrupt, as a rule. The error stays with this thread
+// until `run` holds the GIL again.
+bool signal_raises() {
+  if (syscall(SYS_gettid) != getpid()) return false;
+  const py::gil_scoped_acquire acquire;
+  return PyErr_CheckSignals() != 0;
 }
 
 py::array run(const Plan& plan, const py::array& x, const PackedWeights& weights,
@@ -138,6 +161,7 @@ py::array run(const Plan& plan, const py::array& x, const PackedWeights& weights
     throw std::logic_error("weights were packed for another plan");
   }
   py::array result = out ? *out : new_output(problem, x.ndim() == problem.spatial_rank + 2);
+  if (result.size() == 0) return result;
   ConvArrays arrays{};
   arrays.x = x.data();
   arrays.x_strides = strides_of(x, problem);
@@ -149,9 +173,12 @@ py::array run(const Plan& plan, const py::array& x, const PackedWeights& weights
   }
   arrays.out = result.mutable_data();
   arrays.out_strides = strides_of(result, problem);
-  {
-    py::gil_scoped_release release;
+  try {
+    const py::gil_scoped_release release;
+    const Interruptible interruptible(signal_raises);
     plan.run(arrays, plan.useful_threads(threads));
+  } catch (const Interrupted&) {
+    throw py::error_already_set();
   }
   return result;
 }

@@ -2,10 +2,15 @@
 
 #include <omp.h>
 #include <pthread.h>
+#include <x86intrin.h>
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
+#include <chrono>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "core/float_state.hpp"
 
 namespace pyconv {
 namespace {
@@ -15,33 +20,121 @@ std::atomic<bool> forked_child{false};
 [[maybe_unused]] const int atfork_registered =
     pthread_atfork(nullptr, nullptr, [] { forked_child.store(true); });
 
+thread_local Interruptible* interruptible = nullptr;
+
+// 0.1 to 0.3 seconds: Ctrl-C feels prompt, and shorter calls never wait for Python's lock.
+constexpr std::uint64_t kTicksBetweenQuestions = std::uint64_t(1) << 29;
+
+// Threads that compute now, over all calls of the process.
+std::atomic<int> busy{0};
+
+// How many of `wanted` threads the system starts. libgomp ends the process where it cannot start
+// one (no memory for the stack, a limit of processes), so we try first. What we start leaves its
+// stack to the next ones, which are libgomp's.
+int startable(int wanted) {
+  std::vector<std::thread> started;
+  std::mutex all_started;
+  try {
+    const std::lock_guard<std::mutex> hold(all_started);
+    started.reserve(static_cast<std::size_t>(wanted));
+    while (static_cast<int>(started.size()) < wanted) {
+      started.emplace_back([&] { const std::lock_guard<std::mutex> wait(all_started); });
+    }
+  } catch (const std::exception&) {  // std::system_error, or std::bad_alloc
+  }
+  for (std::thread& thread : started) thread.join();
+  return static_cast<int>(started.size());
+}
+
+// Size of the calling thread's last team, whose threads libgomp keeps.
+thread_local int team_size = 1;
+
+// How many threads a call may use: all that it wants while no other call computes, else as many
+// processors as are idle. A pool of Python threads would otherwise start a team in each.
+class Members {
+ public:
+  explicit Members(int wanted) {
+    const int processors = omp_get_num_procs();
+    const int others = busy.load(std::memory_order_relaxed);
+    // libgomp ends the process when it cannot start a thread, so nobody gets many more than there
+    // are processors.
+    const int most = others > 0 ? processors - others : 4 * processors;
+    const bool serial = forked_child.load(std::memory_order_relaxed);
+    count_ = serial ? 1 : std::max(1, std::min(wanted, most));
+    if (count_ > team_size) count_ = team_size + startable(count_ - team_size);
+    if (count_ > 1) team_size = count_;
+    busy.fetch_add(count_, std::memory_order_relaxed);
+  }
+  ~Members() { busy.fetch_sub(count_, std::memory_order_relaxed); }
+  Members(const Members&) = delete;
+  Members& operator=(const Members&) = delete;
+
+  int count() const { return count_; }
+
+ private:
+  int count_;
+};
+
 }  // namespace
 
 int openmp_max_threads() { return omp_get_max_threads(); }
 
-void run_team(int threads, void (*work)(const void*, int), const void* context) {
-  if (threads <= 1 || forked_child.load(std::memory_order_relaxed)) {
-    for (int thread = 0; thread < threads; ++thread) work(context, thread);
-    return;
-  }
-  std::exception_ptr failure;
-  // libgomp ends the process when it cannot start a thread, so nobody gets many more than there are
-  // processors. The team may be smaller still (OMP_THREAD_LIMIT, nested regions): every member
-  // takes each team-size-th share.
-  const int members = std::min(threads, 4 * omp_get_num_procs());
-#pragma omp parallel num_threads(members)
-  {
-    const int team = omp_get_num_threads();
-    try {
-      for (int thread = omp_get_thread_num(); thread < threads; thread += team) {
-        work(context, thread);
-      }
-    } catch (...) {
+Interruptible::Interruptible(bool (*wanted)())
+    : wanted_(wanted),
+      outer_(interruptible),
+      float_state_(FloatState::current()),
+      begun_(__rdtsc()),
+      asked_(begun_) {
+  interruptible = this;
+}
+
+Interruptible::~Interruptible() { interruptible = outer_; }
+
+void Interruptible::ask_if_due() {
+  const std::uint64_t now = __rdtsc();
+  if (now - asked_ < kTicksBetweenQuestions) return;
+  asked_ = now;
+  const FloatState callers(float_state_);
+  if (wanted_()) stopped_.store(true, std::memory_order_relaxed);
+}
+
+void run_team(int threads, void (*work)(const void*, int, const Worker&), const void* context) {
+  Interruptible* const call = interruptible;
+  const Members members(threads);
+  if (members.count() == 1) {
+    const FloatState float_state;
+    const Worker worker(call, true);
+    for (int thread = 0; thread < threads; ++thread) work(context, thread, worker);
+  } else {
+    std::exception_ptr failure;
+    std::atomic<int> finished{0};
+#pragma omp parallel num_threads(members.count())
+    {
+      // The team may be smaller still (OMP_THREAD_LIMIT, nested regions): every member takes each
+      // team-size-th share.
+      const FloatState float_state;
+      const int team = omp_get_num_threads();
+      const int member = omp_get_thread_num();
+      try {
+        const Worker worker(call, member == 0);
+        for (int thread = member; thread < threads; thread += team) {
+          work(context, thread, worker);
+        }
+        ++finished;
+        // In a call that lasts, the others may have long to go, on processors that are shared.
+        while (member == 0 && call != nullptr && call->asks() && finished < team) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));
+          call->ask_if_due();
+        }
+      } catch (...) {
+        ++finished;
 #pragma omp critical(pyconv_failure)
-      if (!failure) failure = std::current_exception();
+        if (!failure) failure = std::current_exception();
+      }
     }
+    if (failure) std::rethrow_exception(failure);
   }
-  if (failure) std::rethrow_exception(failure);
+  if (call != nullptr && call->stopped_.load(std::memory_order_relaxed)) throw Interrupted();
 }
 
 }  // namespace pyconv

@@ -16,6 +16,8 @@ inline constexpr int kSpatialAxes = 3;
 //   for block in channels / 16:  for tap in kernel:  for channel in block:
 //       sum = fma(weight[out][channel][tap], x[channel][tap], sum)
 //
+// Denormal numbers count as zeros (float_state.hpp).
+//
 // A block is one cache line of channels-last float32, so that packing copies whole lines, and is
 // short enough that a kernel may stop after any block without losing its place in the chain.
 inline constexpr std::int64_t kChannelBlock = 16;
