@@ -48,6 +48,11 @@ def integer(name: str, value: object, minimum: int) -> int:
     return number
 
 
+def shape(name: str, value: Sequence[object]) -> tuple[int, ...]:
+    """The shape of an array."""
+    return tuple(integer(name, length, 0) for length in value)
+
+
 def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether a value is several values: a list, tuple or array, but no text and no 0-d array."""
     if isinstance(value, np.ndarray):

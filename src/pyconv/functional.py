@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyconv import _core
 from pyconv import _validation as validate
@@ -78,6 +78,10 @@ class Spec:
     def groups(self) -> int | tuple[tuple[int, int], ...]:
         return self.key[3]
 
+    @property
+    def algorithm(self) -> str:
+        return self.key[7]
+
 
 # The common arguments are ints and names, whose equality is unambiguous as a cache key: 1 == 1.0
 # and True must not meet. Checking them anew costs a small call two of its seven microseconds.
@@ -139,6 +143,51 @@ def plan_for(
     return plan, geometry
 
 
+class Fused(NamedTuple):
+    """Convolutions that follow each other, planned as one pass."""
+
+    plan: _core.FusedPlan
+    stages: tuple[_core.Plan, ...]  # what each stage's weights are packed for
+    geometries: tuple[validate.Geometry, ...]
+
+
+@lru_cache(maxsize=128)
+def fused_plan_for(
+    x_shape: tuple[int, ...],
+    weight_shapes: tuple[tuple[int, ...], ...],
+    dtype: str,
+    specs: tuple[Spec, ...],
+) -> Fused:
+    """The core's plan of convolutions of one data format and algorithm that follow each other."""
+    plans, geometries = [], []
+    for weight_shape, spec in zip(weight_shapes, specs, strict=True):
+        plan, geometry = plan_for(x_shape, (weight_shape,), dtype, spec)
+        x_shape = geometry.output_shape
+        plans.append(plan)
+        geometries.append(geometry)
+    fused = _core.FusedPlan(plans, specs[0].algorithm)
+    return Fused(fused, tuple(fused.stages), tuple(geometries))
+
+
+def execute_fused(
+    fused: Fused,
+    packed: Sequence[_core.PackedWeights],
+    x: Array,
+    biases: Sequence[Array | None],
+    residual: Any,
+    out: Any,
+    num_threads: object,
+    weights: Sequence[Array] = (),
+) -> Array:
+    """As `execute`, with packed weights and a bias or None per stage."""
+    shape = fused.geometries[-1].output_shape
+    if residual is not None:
+        residual = validate.residual(residual, shape, x)
+    if out is not None:
+        out = validate.out(out, shape, x, (x, *weights, *biases, residual))
+    return fused.plan.run(x, packed, biases, residual, out, resolve_num_threads(num_threads))
+
+
 def execute(
     plan: _core.Plan,
     geometry: validate.Geometry,
@@ -166,16 +215,15 @@ def convolve(
     residual: object,
     out: object,
     num_threads: object,
-    prefix: str = "",
 ) -> Array:
-    """Convolve, packing the weights for this call. `prefix` is that of the weights' names."""
+    """Convolve, packing the weights for this call."""
     x = validate.float_array("x", x)
-    weights = validate.weights(weight, spec.groups, spec.rank, prefix + "weight")
-    validate.same_dtype(prefix + "weight", weights[0], x)
+    weights = validate.weights(weight, spec.groups, spec.rank)
+    validate.same_dtype("weight", weights[0], x)
     plan, geometry = plan_for(
         x.shape, tuple(array.shape for array in weights), validate.dtype_name(x), spec
     )
-    bias = validate.bias(bias, geometry.out_channels, x, prefix + "bias")
+    bias = validate.bias(bias, geometry.out_channels, x)
     return execute(plan, geometry, plan.pack(weights), x, bias, residual, out, num_threads, weights)
 
 
@@ -423,35 +471,11 @@ def depthwise_conv2d(
     """
     x = validate.float_array("x", x)
     (weight,) = validate.weights(weight, 1, 2)
-    return _depthwise(
-        x,
-        weight,
-        bias,
-        (stride, padding, dilation),
-        (padding_mode, data_format, algorithm),
-        activation,
-        residual,
-        out,
-        num_threads,
+    groups = validate.depthwise_groups(x, weight, data_format, "weight")
+    spec = spec_of(
+        2, stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm
     )
-
-
-def _depthwise(
-    x: Array,
-    weight: Array,
-    bias: object,
-    window: tuple[object, object, object],
-    options: tuple[str, str, str],
-    activation: object,
-    residual: object = None,
-    out: object = None,
-    num_threads: object = None,
-    prefix: str = "",
-) -> Array:
-    padding_mode, data_format, algorithm = options
-    groups = validate.depthwise_groups(x, weight, data_format, prefix + "weight")
-    spec = spec_of(2, *window, groups, padding_mode, data_format, activation, algorithm)
-    return convolve(spec, x, weight, bias, residual, out, num_threads, prefix)
+    return convolve(spec, x, weight, bias, residual, out, num_threads)
 
 
 def pointwise_conv2d(
@@ -518,7 +542,10 @@ def separable_conv2d(
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
-    """Depthwise-separable convolution: `depthwise_conv2d`, then `pointwise_conv2d`.
+    """Depthwise-separable convolution: `depthwise_conv2d`, then `pointwise_conv2d`, in one pass.
+
+    Blocks of rows of the depthwise part stay in the cache for the pointwise part, so that the tensor
+    between them never exists. The bits are those of the two calls.
 
     Parameters
     ----------
@@ -559,21 +586,20 @@ def separable_conv2d(
     (depthwise,) = validate.weights(depthwise_weight, 1, 2, "depthwise_weight")
     pointwise = validate.pointwise_weight("pointwise_weight", pointwise_weight)
     validate.separable_parts(depthwise, pointwise)
-    if depthwise_bias is not None:
-        depthwise_bias = validate.float_array("depthwise_bias", depthwise_bias)
-    if out is not None:
-        validate.apart(out, [x, depthwise, depthwise_bias])
-    between = _depthwise(
-        x,
-        depthwise,
-        depthwise_bias,
-        (stride, padding, dilation),
-        (padding_mode, data_format, algorithm),
-        depthwise_activation,
-        prefix="depthwise_",
-        num_threads=num_threads,
+    validate.same_dtype("depthwise_weight", depthwise, x)
+    groups = validate.depthwise_groups(x, depthwise, data_format, "depthwise_weight")
+    options = (data_format, depthwise_activation, algorithm)
+    specs = (
+        spec_of(2, stride, padding, dilation, groups, padding_mode, *options),
+        spec_of(2, 1, 0, 1, 1, "zeros", data_format, activation, algorithm),
     )
-    spec = spec_of(2, 1, 0, 1, 1, "zeros", data_format, activation, algorithm)
-    return convolve(
-        spec, between, pointwise, pointwise_bias, residual, out, num_threads, "pointwise_"
+    weights = (depthwise, pointwise)
+    fused = fused_plan_for(
+        x.shape, (depthwise.shape, pointwise.shape), validate.dtype_name(x), specs
     )
+    biases = (
+        validate.bias(depthwise_bias, depthwise.shape[0], x, "depthwise_bias"),
+        validate.bias(pointwise_bias, pointwise.shape[0], x, "pointwise_bias"),
+    )
+    packed = [stage.pack([weight]) for stage, weight in zip(fused.stages, weights, strict=True)]
+    return execute_fused(fused, packed, x, biases, residual, out, num_threads, weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from pyconv import _core
 from pyconv import _validation as validate
 from pyconv._validation import Activation, Array, Groups, Ints, Padding
-from pyconv.functional import Spec, execute, plan_for
+from pyconv.functional import Fused, Spec, execute, execute_fused, fused_plan_for, plan_for
 from pyconv.runtime import get_num_threads
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Plan:
     Attributes
     ----------
     algorithm : str
-        Name from `pyconv.algorithms`.
+        Name from `pyconv.algorithms`; several, in order, for a layer of several convolutions.
     reason : str
         Why this algorithm, in this form.
     isa : str
@@ -91,6 +92,32 @@ class _Weights:
         if packed is None:
             packed = self.packed[plan.packing] = plan.pack(self.arrays)
         return packed
+
+
+def _described(
+    plan: _core.Plan | _core.FusedPlan,
+    stages: Sequence[_core.Plan],
+    geometries: Sequence[validate.Geometry],
+    weights: Sequence[_Weights],
+    input_shape: tuple[int, ...],
+) -> Plan:
+    """What users see of a plan that has these stages."""
+    threads = plan.useful_threads(get_num_threads())
+    output_shape = geometries[-1].output_shape
+    arrays = [array for each in weights for array in (*each.arrays, each.bias) if array is not None]
+    elements = math.prod(input_shape) + math.prod(output_shape)
+    return Plan(
+        algorithm=plan.algorithm,
+        reason=plan.reason,
+        isa=_core.current_isa(),
+        tile=plan.tile,
+        threads=threads,
+        output_shape=output_shape,
+        macs=sum(geometry.macs for geometry in geometries),
+        bytes_moved=elements * arrays[0].itemsize + sum(array.nbytes for array in arrays),
+        workspace_bytes=plan.workspace_bytes(threads),
+        packed_weight_bytes=sum(stage.packed_bytes for stage in stages),
+    )
 
 
 class _Layer:
@@ -395,24 +422,9 @@ class _Conv(_Layer):
         ValueError
             If the shape does not fit the layer.
         """
-        shape = tuple(validate.integer("input_shape", length, 0) for length in input_shape)
+        shape = validate.shape("input_shape", input_shape)
         plan, geometry = self._plan(shape)
-        threads = plan.useful_threads(get_num_threads())
-        elements = math.prod(shape) + math.prod(geometry.output_shape)
-        weights = sum(array.nbytes for array in self._weights.arrays)
-        bias = 0 if self.bias is None else self.bias.nbytes
-        return Plan(
-            algorithm=plan.algorithm,
-            reason=plan.reason,
-            isa=_core.current_isa(),
-            tile=plan.tile,
-            threads=threads,
-            output_shape=geometry.output_shape,
-            macs=geometry.macs,
-            bytes_moved=elements * self.dtype.itemsize + weights + bias,
-            workspace_bytes=plan.workspace_bytes(threads),
-            packed_weight_bytes=plan.packed_bytes,
-        )
+        return _described(plan, [plan], [geometry], [self._weights], shape)
 
     def _plan(self, shape: tuple[int, ...]) -> tuple[_core.Plan, validate.Geometry]:
         shapes = tuple(array.shape for array in self._weights.arrays)
@@ -558,8 +570,72 @@ class Conv3d(_Conv):
     _rank = 3
 
 
-class DepthwiseSeparableConv2d(_Layer):
+class _Block(_Layer):
+    """Convolutions of one data format, dtype and algorithm that follow each other, in one pass."""
+
+    _names: ClassVar[tuple[str, ...]]
+
+    @property
+    def _parts(self) -> dict[str, Conv2d]:
+        parts = {name: getattr(self, name) for name in self._names}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def _run(self, x: Array, residual: Any, out: Array | None, num_threads: int | None) -> Array:
+        parts = self._parts.values()
+        # Once: set_weights of a part may replace them while this call is under way.
+        weights = [part._weights for part in parts]
+        validate.layer_input(x, weights[0].arrays[0].dtype)
+        fused = self._plan(x.shape)
+        packed = [each.packed_for(stage) for each, stage in zip(weights, fused.stages, strict=True)]
+        biases = [each.bias for each in weights]
+        return execute_fused(fused, packed, x, biases, residual, out, num_threads)
+
+    def plan(self, input_shape: tuple[int, ...]) -> Plan:
+        """How the layer computes an input of this shape.
+
+        Parameters
+        ----------
+        input_shape
+            As an input of `__call__` has it.
+
+        Returns
+        -------
+        Plan
+            The algorithms, their memory and their cost. Computes nothing.
+
+        Raises
+        ------
+        ValueError
+            If the shape does not fit the layer.
+        """
+        shape = validate.shape("input_shape", input_shape)
+        fused = self._plan(shape)
+        weights = [part._weights for part in self._parts.values()]
+        return _described(fused.plan, fused.stages, fused.geometries, weights, shape)
+
+    def _plan(self, shape: tuple[int, ...]) -> Fused:
+        parts = self._parts.values()
+        weights = tuple(part.weight for part in parts)
+        shapes = tuple(weight.shape for weight in weights)
+        specs = tuple(part._spec for part in parts)
+        return fused_plan_for(shape, shapes, validate.dtype_name(weights[0]), specs)
+
+    def __getstate__(self) -> dict[str, Conv2d | None]:
+        return {name: getattr(self, name) for name in self._names}
+
+    def __setstate__(self, state: dict[str, Conv2d | None]) -> None:
+        self._set(**state)
+
+    def __repr__(self) -> str:
+        rows = [f"  ({name}): {part!r}\n" for name, part in self._parts.items()]
+        return f"{type(self).__name__}(\n{''.join(rows)})"
+
+
+class DepthwiseSeparableConv2d(_Block):
     """Depthwise convolution followed by a pointwise one, as in MobileNet and Xception.
+
+    One pass: the tensor between the two never exists. The bits are those of
+    ``pointwise(depthwise(x))``.
 
     Parameters
     ----------
@@ -595,6 +671,8 @@ class DepthwiseSeparableConv2d(_Layer):
     >>> block(np.zeros((1, 3, 16, 16), np.float32)).shape
     (1, 8, 16, 16)
     """
+
+    _names = ("depthwise", "pointwise")
 
     depthwise: Conv2d
     pointwise: Conv2d
@@ -719,25 +797,7 @@ class DepthwiseSeparableConv2d(_Layer):
         num_threads: int | None = None,
     ) -> Array:
         """Convolve `x`; arguments, result and errors as those of `Conv2d.__call__`."""
-        x = validate.float_array("x", x)
-        if out is not None:
-            validate.apart(out, [x])
-        between = self.depthwise(x, num_threads=num_threads)
-        return self.pointwise(between, residual, out, num_threads)
-
-    def __getstate__(self) -> dict[str, Conv2d]:
-        return {"depthwise": self.depthwise, "pointwise": self.pointwise}
-
-    def __setstate__(self, state: dict[str, Conv2d]) -> None:
-        self._set(**state)
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(\n"
-            f"  (depthwise): {self.depthwise!r}\n"
-            f"  (pointwise): {self.pointwise!r}\n"
-            ")"
-        )
+        return self._run(validate.float_array("x", x), residual, out, num_threads)
 
 
 def fold_batch_norm(

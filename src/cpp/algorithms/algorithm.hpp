@@ -60,6 +60,21 @@ class Plan {
   ConvProblem problem_;
 };
 
+// A plan that can also compute its output a few rows at a time, for callers that compute several
+// convolutions together: `rows` are positions of the height axis, of a problem with one image and
+// no depth.
+class RowsPlan : public Plan {
+ public:
+  using Plan::Plan;
+
+  // Memory that run_rows needs; aligned to 64 bytes.
+  virtual std::size_t rows_workspace_bytes() const = 0;
+  // Computes the output rows [begin, end) on the calling thread and allocates nothing. Reads no
+  // other input rows than those under their windows, writes no other output rows.
+  virtual void run_rows(const ConvArrays& arrays, std::int64_t begin, std::int64_t end,
+                        void* workspace) const = 0;
+};
+
 struct Algorithm {
   const char* name;
   // Whether its sums are the one chain that core/types.hpp documents, bit for bit.

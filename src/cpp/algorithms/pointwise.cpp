@@ -17,10 +17,10 @@ constexpr std::int64_t kBlockBytes = 96 << 10;
 constexpr std::int64_t kMostVectors = 64;
 
 template <class T>
-class PointwisePlan final : public Plan {
+class PointwisePlan final : public RowsPlan {
  public:
   explicit PointwisePlan(ConvProblem problem_in)
-      : Plan(std::move(problem_in)), table_(kernels<T>()) {
+      : RowsPlan(std::move(problem_in)), table_(kernels<T>()) {
     const ConvProblem& p = problem();
     for (const Group& group : p.groups) {
       groups_.push_back({Split::by_limit(group.out_channels, table_.tile_rows), packed_elements_});
@@ -69,13 +69,7 @@ class PointwisePlan final : public Plan {
     const AlignedBuffer workspace =
         make_aligned(offsets_bytes() + bytes * static_cast<std::size_t>(threads));
     auto* const base = static_cast<std::byte*>(workspace.get());
-
-    const bool in_place = reads_in_place(arrays);
-    auto* const offsets = static_cast<std::int32_t*>(workspace.get());
-    for (std::int64_t c = 0; in_place && c < channels_; ++c) {
-      offsets[c] = static_cast<std::int32_t>(c * arrays.x_strides.channel);
-    }
-    const bool ends = ends_in_registers(arrays);
+    const Reading reading = make_reading(arrays, workspace.get());
     const auto groups = static_cast<std::int64_t>(p.groups.size());
     const Split blocks = pixel_blocks(threads);
     parallel_for(p.batch * groups * blocks.count(), threads, [&](std::int64_t task, int thread) {
@@ -85,12 +79,27 @@ class PointwisePlan final : public Plan {
       at.image = task / blocks.count() / groups;
       at.begin = blocks.begin(block) * table_.lanes;
       at.end = std::min(blocks.end(block) * table_.lanes, p.out_pixels());
-      at.in_place = in_place ? (at.end - at.begin) / table_.lanes : 0;
-      at.offsets = offsets;
       const Scratch scratch =
           carve(base + offsets_bytes() + static_cast<std::size_t>(thread) * bytes);
-      run_task(arrays, at, ends, scratch);
+      run_task(arrays, at, reading, scratch);
     });
+  }
+
+  std::size_t rows_workspace_bytes() const override { return workspace_bytes(1); }
+
+  void run_rows(const ConvArrays& arrays, std::int64_t begin, std::int64_t end,
+                void* workspace) const override {
+    const std::int64_t width = problem().axes[2].out;
+    const Reading reading = make_reading(arrays, workspace);
+    const Scratch scratch = carve(static_cast<std::byte*>(workspace) + offsets_bytes());
+    const Split blocks = Split::by_limit(ceil_div((end - begin) * width, table_.lanes), vectors_);
+    for (std::size_t group = 0; group < groups_.size(); ++group) {
+      for (std::int64_t block = 0; block < blocks.count(); ++block) {
+        const Place at{0, group, begin * width + blocks.begin(block) * table_.lanes,
+                       std::min(begin * width + blocks.end(block) * table_.lanes, end * width)};
+        run_task(arrays, at, reading, scratch);
+      }
+    }
   }
 
  private:
@@ -108,15 +117,30 @@ class PointwisePlan final : public Plan {
     std::size_t bytes;
   };
 
-  // Pixels [begin, end) of one group of one image, the first `in_place` vectors of them in place.
+  // How all tasks of a call meet its arrays.
+  struct Reading {
+    bool in_place;
+    bool ends;                    // in registers
+    const std::int32_t* offsets;  // of channels, in place
+  };
+
+  // Pixels [begin, end) of one group of one image.
   struct Place {
     std::int64_t image;
     std::size_t group;
     std::int64_t begin;
     std::int64_t end;
-    std::int64_t in_place;
-    const std::int32_t* offsets;
   };
+
+  // Lists offsets at the beginning of the workspace.
+  Reading make_reading(const ConvArrays& arrays, void* workspace) const {
+    auto* const offsets = static_cast<std::int32_t*>(workspace);
+    const bool in_place = reads_in_place(arrays);
+    for (std::int64_t c = 0; in_place && c < channels_; ++c) {
+      offsets[c] = static_cast<std::int32_t>(c * arrays.x_strides.channel);
+    }
+    return {in_place, ends_in_registers(arrays), offsets};
+  }
 
   std::size_t offsets_bytes() const {
     return align_up(static_cast<std::size_t>(channels_) * sizeof(std::int32_t));
@@ -159,7 +183,7 @@ class PointwisePlan final : public Plan {
            (!arrays.residual || pixel_stride(problem(), arrays.residual_strides) == 1);
   }
 
-  void run_task(const ConvArrays& arrays, const Place& at, bool ends,
+  void run_task(const ConvArrays& arrays, const Place& at, const Reading& reading,
                 const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
     const GroupPlan& plan = groups_[at.group];
@@ -168,7 +192,9 @@ class PointwisePlan final : public Plan {
     const T* const image = static_cast<const T*>(arrays.x) + at.image * arrays.x_strides.batch +
                            group.in_begin * arrays.x_strides.channel;
     const T* const packed = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
-    if (at.in_place < vectors) pack_pixels(arrays, at, image, group.in_channels, scratch);
+    // The vectors that are read in place; the others are packed.
+    const std::int64_t in_place = reading.in_place ? pixels / table_.lanes : 0;
+    if (in_place < vectors) pack_pixels(arrays, at, in_place, image, group.in_channels, scratch);
     for (std::int64_t v = 0; v < vectors; ++v) {
       const std::int64_t filled = std::min(table_.lanes, pixels - v * table_.lanes);
       scratch.spans[v] = {v * table_.lanes, 0, 0, static_cast<std::int16_t>(filled)};
@@ -184,16 +210,16 @@ class PointwisePlan final : public Plan {
         for (std::int64_t part = 0; part < columns.count(); ++part) {
           const std::int64_t vector = first + columns.begin(part);
           RowsEnd<T> end;
-          if (ends) end = rows_end(arrays, at, group.out_begin + out, vector, scratch);
+          if (reading.ends) end = rows_end(arrays, at, group.out_begin + out, vector, scratch);
           table_.direct[rows - 1][columns.size(part) - 1](
               group.in_channels, weights, b + columns.begin(part) * table_.lanes, offsets,
               scratch.sums + vector * table_.lanes, vectors * table_.lanes, false,
-              ends ? &end : nullptr);
+              reading.ends ? &end : nullptr);
         }
       };
-      multiply(image + at.begin, at.offsets, 0, at.in_place);
-      multiply(scratch.panel, scratch.offsets, at.in_place, vectors);
-      if (!ends) {
+      multiply(image + at.begin, reading.offsets, 0, in_place);
+      multiply(scratch.panel, scratch.offsets, in_place, vectors);
+      if (!reading.ends) {
         const SumsBlock<T> sums{scratch.sums,
                                 vectors * table_.lanes,
                                 false,
@@ -208,11 +234,11 @@ class PointwisePlan final : public Plan {
   }
 
   // Packs the pixels that do not stand in place: [channel][whole vectors].
-  void pack_pixels(const ConvArrays& arrays, const Place& at, const T* image, std::int64_t channels,
-                   const Scratch& scratch) const {
+  void pack_pixels(const ConvArrays& arrays, const Place& at, std::int64_t in_place, const T* image,
+                   std::int64_t channels, const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const Strides& strides = arrays.x_strides;
-    const std::int64_t begin = at.begin + at.in_place * table_.lanes;
+    const std::int64_t begin = at.begin + in_place * table_.lanes;
     const std::int64_t width = ceil_div(at.end - begin, table_.lanes) * table_.lanes;
     for (std::int64_t c = 0; c < channels; ++c) {
       T* const to = scratch.panel + c * width;
