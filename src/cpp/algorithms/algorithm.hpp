@@ -23,6 +23,7 @@ struct WeightView {
 struct ConvArrays {
   const void* x;
   Strides x_strides;
+  bool x_ends_in_whole_lines;  // 64 bytes at the end of a channel's pixels may be read at once
   const void* packed_weights;
   const void* bias;      // contiguous, or null
   const void* residual;  // or null
