@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
 
 from pyconv import _core
 from pyconv import _validation as validate
@@ -12,6 +14,7 @@ from pyconv._validation import Activation, Array, Groups, Ints, Padding
 from pyconv.runtime import resolve_num_threads
 
 __all__ = [
+    "causal_conv1d",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -544,8 +547,8 @@ def separable_conv2d(
 ) -> Array:
     """Depthwise-separable convolution: `depthwise_conv2d`, then `pointwise_conv2d`, in one pass.
 
-    Blocks of rows of the depthwise part stay in the cache for the pointwise part, so that the tensor
-    between them never exists. The bits are those of the two calls.
+    Blocks of rows of the depthwise part stay in the cache for the pointwise part: the tensor
+    between the two never exists. The bits are those of the two calls.
 
     Parameters
     ----------
@@ -603,3 +606,125 @@ def separable_conv2d(
     )
     packed = [stage.pack([weight]) for stage, weight in zip(fused.stages, weights, strict=True)]
     return execute_fused(fused, packed, x, biases, residual, out, num_threads, weights)
+
+
+@overload
+def causal_conv1d(
+    x: Any,
+    weight: Any,
+    bias: Any = ...,
+    *,
+    state: Any = ...,
+    activation: Activation = ...,
+    return_state: Literal[False] = ...,
+) -> Array: ...
+
+
+@overload
+def causal_conv1d(
+    x: Any,
+    weight: Any,
+    bias: Any = ...,
+    *,
+    state: Any = ...,
+    activation: Activation = ...,
+    return_state: Literal[True],
+) -> tuple[Array, Array]: ...
+
+
+def causal_conv1d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    state: Any = None,
+    activation: Activation = None,
+    return_state: bool = False,
+) -> Array | tuple[Array, Array]:
+    """Depthwise convolution over the present and the past, in chunks of any length.
+
+    ``y[n, c, t] = activation(sum(weight[c, 0, k] * x[n, c, t + k - (K - 1)]) + bias[c])``, where
+    the last ``K - 1`` inputs before ``x`` are `state`. This is ONNX's CausalConvWithState (opset
+    27), and ``causal_conv1d_fn`` of Mamba. A stream that is cut into chunks, each of which starts
+    with the state that the one before returned, gives the same bits as one call.
+
+    Parameters
+    ----------
+    x : array, float32 or float64
+        ``(N, C, L)``, or ``(C, L)``; ``L`` may be 0. Any strides.
+    weight : array
+        ``(C, 1, K)`` as in ONNX, or ``(C, K)`` as in Mamba.
+    bias : array, optional
+        ``(C,)``.
+    state : array, optional
+        ``(N, C, K - 1)``, or ``(C, K - 1)``: the inputs before `x`, the last one at the end; by
+        default zeros.
+    activation
+        As in `conv2d`; ``"silu"`` in Mamba.
+    return_state : bool
+        Whether to return the state after `x` as well.
+
+    Returns
+    -------
+    y : ndarray
+        Of the shape of `x`.
+    new_state : ndarray
+        Of the shape of `state`: the last ``K - 1`` of state and `x`; only with `return_state`.
+
+    Raises
+    ------
+    ValueError
+        If shapes or values do not fit.
+    TypeError
+        If an array is not float32 or float64, or dtypes differ.
+    MemoryError
+        If memory runs out.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> x = np.arange(1, 7, dtype=np.float32).reshape(1, 1, 6)
+    >>> weight = np.ones((1, 1, 3), np.float32)
+    >>> pyconv.causal_conv1d(x, weight)[0, 0]
+    array([ 1.,  3.,  6.,  9., 12., 15.], dtype=float32)
+    >>> first, state = pyconv.causal_conv1d(x[..., :4], weight, return_state=True)
+    >>> state[0, 0]
+    array([3., 4.], dtype=float32)
+    >>> pyconv.causal_conv1d(x[..., 4:], weight, state=state)[0, 0]
+    array([12., 15.], dtype=float32)
+    """
+    x = validate.float_array("x", x)
+    weight = validate.causal_weight(weight)
+    validate.causal_input(x, weight)
+    bias = validate.bias(bias, weight.shape[0], x)
+    before, length = weight.shape[-1] - 1, x.shape[-1]
+    if state is not None:
+        state = validate.causal_state(state, x, before)
+    spec = spec_of(
+        1,
+        1,
+        ((before, 0),),
+        1,
+        weight.shape[0],
+        "zeros",
+        "channels_first",
+        activation,
+        "auto",
+    )
+    if length == 0:
+        y = np.empty(x.shape, x.dtype)
+    else:
+        y = convolve(spec, x, weight, bias, None, None, None)
+    met = min(before, length)
+    if state is not None and met > 0:
+        # The outputs that meet the state, again: to join it and all of x would be a copy of x.
+        joined = np.concatenate([state, x[..., :met]], axis=-1)
+        spec = spec_of(1, 1, 0, 1, weight.shape[0], "zeros", "channels_first", activation, "auto")
+        convolve(spec, joined, weight, bias, None, y[..., :met], None)
+    if not return_state:
+        return y
+    if length >= before:
+        return y, x[..., length - before :].copy()
+    if state is None:
+        state = np.zeros((*x.shape[:-1], before), x.dtype)
+    return y, np.concatenate([state[..., length:], x], axis=-1)

@@ -24,6 +24,7 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "DepthwiseSeparableConv2d",
+    "InvertedResidual",
     "Plan",
     "fold_batch_norm",
 ]
@@ -798,6 +799,196 @@ class DepthwiseSeparableConv2d(_Block):
     ) -> Array:
         """Convolve `x`; arguments, result and errors as those of `Conv2d.__call__`."""
         return self._run(validate.float_array("x", x), residual, out, num_threads)
+
+
+class InvertedResidual(_Block):
+    """The block of MobileNetV2: 1x1 expansion, depthwise convolution, 1x1 projection.
+
+    ``y = project(depthwise(expand(x)))``, plus ``x`` where the stride is 1 and the channel counts
+    agree (Sandler et al. 2018, MobileNetV2: inverted residuals and linear bottlenecks). One pass:
+    the expanded tensors never exist. The bits are those of the three calls.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channel counts of the input and of the output.
+    kernel_size : int or one int per axis
+        Odd; the depthwise part is padded by half of the dilated kernel on either side.
+    stride, dilation : int or one int per axis
+        Of the depthwise part.
+    expansion : int
+        Channels of the depthwise part per input channel; with 1 there is no `expand`.
+    bias : bool
+        Whether all parts have a bias.
+    dtype, data_format, algorithm, rng
+        As in `pyconv.Conv2d`.
+    activation
+        After the expansion and after the depthwise part, as in `pyconv.conv2d`. The projection has
+        none.
+
+    Attributes
+    ----------
+    expand : Conv2d or None
+        1x1.
+    depthwise, project : Conv2d
+        The other two parts.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `pyconv.Conv2d`; ValueError if the kernel is even along an axis.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> block = pyconv.InvertedResidual(8, 8)
+    >>> block.depthwise.weight.shape, block.project.weight.shape
+    ((48, 1, 3, 3), (8, 48, 1, 1))
+    >>> x = np.ones((1, 8, 16, 16), np.float32)
+    >>> y = block.project(block.depthwise(block.expand(x)), residual=x)
+    >>> bool((block(x) == y).all())
+    True
+    """
+
+    _names = ("expand", "depthwise", "project")
+
+    expand: Conv2d | None
+    depthwise: Conv2d
+    project: Conv2d
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints = 3,
+        stride: Ints = 1,
+        dilation: Ints = 1,
+        expansion: int = 6,
+        bias: bool = True,
+        *,
+        dtype: npt.DTypeLike = np.float32,
+        data_format: str = "channels_first",
+        activation: Activation = "relu6",
+        algorithm: str = "auto",
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        n_in = validate.integer("in_channels", in_channels, 1)
+        factor = validate.integer("expansion", expansion, 1)
+        kernel = validate.ints("kernel_size", kernel_size, 2, minimum=1)
+        padding = validate.half_padding("kernel_size", kernel, dilation)
+        hidden = n_in * factor
+        shared: dict[str, Any] = dict(
+            bias=bias,
+            dtype=dtype,
+            data_format=data_format,
+            algorithm=algorithm,
+            rng=validate.generator(rng),
+        )
+        expand = Conv2d(n_in, hidden, 1, activation=activation, **shared) if factor > 1 else None
+        depthwise = Conv2d(
+            hidden,
+            hidden,
+            kernel,
+            stride,
+            padding,
+            dilation,
+            hidden,
+            activation=activation,
+            **shared,
+        )
+        self._set(
+            expand=expand, depthwise=depthwise, project=Conv2d(hidden, out_channels, 1, **shared)
+        )
+
+    @classmethod
+    def from_weights(
+        cls,
+        expand_weight: Any,
+        depthwise_weight: Any,
+        project_weight: Any,
+        expand_bias: Any = None,
+        depthwise_bias: Any = None,
+        project_bias: Any = None,
+        stride: Ints = 1,
+        dilation: Ints = 1,
+        *,
+        data_format: str = "channels_first",
+        activation: Activation = "relu6",
+        algorithm: str = "auto",
+    ) -> Self:
+        """Make a block of given weights, which are copied.
+
+        Parameters
+        ----------
+        expand_weight : array or None
+            ``(hidden, C_in)`` or ``(hidden, C_in, 1, 1)``; None for a block without expansion.
+        depthwise_weight : array
+            ``(hidden, 1, kernel_height, kernel_width)``, both odd.
+        project_weight : array
+            ``(C_out, hidden)`` or ``(C_out, hidden, 1, 1)``.
+        expand_bias, depthwise_bias, project_bias : array, optional
+            ``(hidden,)``, ``(hidden,)`` and ``(C_out,)``.
+        stride, dilation, data_format, activation, algorithm
+            As in the constructor.
+        """
+        (weight,) = validate.weights(depthwise_weight, 1, 2, "depthwise_weight")
+        padding = validate.half_padding("depthwise_weight", weight.shape[2:], dilation)
+        shared: dict[str, Any] = dict(data_format=data_format, algorithm=algorithm)
+        expand = None
+        if expand_weight is not None:
+            first = validate.pointwise_weight("expand_weight", expand_weight)
+            validate.expanded_parts(first, weight)
+            expand = Conv2d.from_weights(first, expand_bias, activation=activation, **shared)
+        elif expand_bias is not None:
+            raise ValueError("expand_bias: got an array, expected None without expand_weight")
+        last = validate.pointwise_weight("project_weight", project_weight)
+        validate.separable_parts(weight, last, "project_weight")
+        block = cls.__new__(cls)
+        block._set(
+            expand=expand,
+            depthwise=Conv2d.from_weights(
+                weight,
+                depthwise_bias,
+                stride,
+                padding,
+                dilation,
+                weight.shape[0],
+                activation=activation,
+                **shared,
+            ),
+            project=Conv2d.from_weights(last, project_bias, **shared),
+        )
+        return block
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether the input is added to the output."""
+        first = self.depthwise if self.expand is None else self.expand
+        return self.depthwise.stride == (1, 1) and first.in_channels == self.project.out_channels
+
+    def __call__(self, x: Any, out: Array | None = None, num_threads: int | None = None) -> Array:
+        """Compute the block's output.
+
+        Parameters
+        ----------
+        x : array
+            ``(N, C_in, H, W)`` or ``(N, H, W, C_in)``, by `data_format`, of the layer's dtype;
+            ``N`` may be absent.
+        out, num_threads
+            As in `Conv2d.__call__`.
+
+        Returns
+        -------
+        ndarray
+            The output.
+
+        Raises
+        ------
+        ValueError, TypeError, MemoryError
+            As `pyconv.conv2d`.
+        """
+        x = validate.float_array("x", x)
+        return self._run(x, x if self.has_residual else None, out, num_threads)
 
 
 def fold_batch_norm(
