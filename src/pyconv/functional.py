@@ -700,27 +700,23 @@ def causal_conv1d(
     before, length = weight.shape[-1] - 1, x.shape[-1]
     if state is not None:
         state = validate.causal_state(state, x, before)
-    spec = spec_of(
-        1,
-        1,
-        ((before, 0),),
-        1,
-        weight.shape[0],
-        "zeros",
-        "channels_first",
-        activation,
-        "auto",
-    )
+    met = 0 if state is None else min(before, length)
+
+    def convolved(inputs: Array | None, padding: int, out: Array | None) -> Array:
+        options = ("zeros", "channels_first", activation, "auto")
+        spec = spec_of(1, 1, ((padding, 0),), 1, weight.shape[0], *options)
+        return convolve(spec, inputs, weight, bias, None, out, None)
+
+    # The outputs that meet the state, by themselves: to join it and all of x is to copy x.
+    joined = None if state is None else np.concatenate([state, x[..., :met]], axis=-1)
     if length == 0:
         y = np.empty(x.shape, x.dtype)
+    elif met == length:
+        y = convolved(joined, 0, None)
     else:
-        y = convolve(spec, x, weight, bias, None, None, None)
-    met = min(before, length)
-    if state is not None and met > 0:
-        # The outputs that meet the state, again: to join it and all of x would be a copy of x.
-        joined = np.concatenate([state, x[..., :met]], axis=-1)
-        spec = spec_of(1, 1, 0, 1, weight.shape[0], "zeros", "channels_first", activation, "auto")
-        convolve(spec, joined, weight, bias, None, y[..., :met], None)
+        y = convolved(x, before, None)
+        if met > 0:
+            convolved(joined, 0, y[..., :met])
     if not return_state:
         return y
     if length >= before:

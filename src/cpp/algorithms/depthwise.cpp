@@ -109,7 +109,7 @@ std::string depthwise_refuses(const ConvProblem& problem) {
                       (static_cast<double>((height.kernel - 1) * height.dilation) + 1);
   const double columns =
       static_cast<double>(std::min(width.kernel, width.stride)) *
-      (static_cast<double>(std::min<std::int64_t>(width.out, kDepthwiseBlockColumns)) +
+      (static_cast<double>(std::min(width.out, depthwise_block_columns(problem))) +
        static_cast<double>((width.kernel - 1) * width.dilation / width.stride));
   if (rows * columns > kMostCopied) return "the rows under one window must fit the cache";
   return {};

@@ -1,6 +1,7 @@
 // What the two ways of computing depthwise layers share.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -12,8 +13,13 @@
 
 namespace pyconv {
 
-// Output columns of a block where lanes are pixels.
-inline constexpr std::int64_t kDepthwiseBlockColumns = 1024;
+// Output columns of a block where lanes are pixels. Long single rows are cut less often: 4 KiB of
+// each channel at a time are no stream that the hardware would read ahead of.
+inline std::int64_t depthwise_block_columns(const ConvProblem& problem) {
+  const auto& [depth, height, width] = problem.axes;
+  const bool one_row = depth.kernel == 1 && height.kernel == 1 && height.out == 1;
+  return one_row ? 8192 / std::min<std::int64_t>({width.kernel, width.stride, 8}) : 1024;
+}
 
 inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
   return ceil_div(n, multiple) * multiple;

@@ -35,7 +35,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
     row_step_ = std::min(height_.step, p.axes[1].kernel);
     shape_ = shape();
     const Axis& width = p.axes[2];
-    columns_ = Split::by_limit(width.out, kDepthwiseBlockColumns);
+    columns_ = Split::by_limit(width.out, depthwise_block_columns(p));
     for (std::int64_t tap = 0; tap < width.kernel; ++tap) {
       shifts_.push_back(tap * width.dilation - width.pad_before);
     }

@@ -35,6 +35,16 @@ std::unique_ptr<Plan> plan_stage(const ConvProblem& problem, const std::string& 
   return plan_im2col_gemm(problem);
 }
 
+// Whether buffers have their channels next to each other also where the arrays have not. A 1x1
+// convolution in front transposes its few input channels on their way in, and the last one its few
+// output channels on their way out; inside, depthwise kernels then read whole lines, and no lane is
+// idle in small planes: 1.1 to 1.4 times on the blocks of MobileNetV2.
+bool lanes_are_channels_inside(const std::vector<ConvProblem>& problems) {
+  const auto fills_lanes = [](const ConvProblem& problem) { return problem.out_channels >= 16; };
+  return pointwise_refuses(problems.front()).empty() && problems.front().groups.size() == 1 &&
+         std::all_of(problems.begin(), problems.end(), fills_lanes);
+}
+
 std::byte* moved(void* base, std::int64_t elements, std::int64_t element) {
   return static_cast<std::byte*>(base) + elements * element;
 }
@@ -54,10 +64,13 @@ struct FusedPlan::Buffers {
 };
 
 FusedPlan::FusedPlan(std::vector<ConvProblem> problems, const std::string& algorithm)
-    : problem_(problems.front()) {
+    : first_(problems.front()),
+      last_(problems.back()),
+      channels_inside_(first_.channels_last || lanes_are_channels_inside(problems)) {
   bool by_rows = true;
   for (ConvProblem& problem : problems) {
     problem.batch = 1;
+    problem.channels_last = channels_inside_;
     const bool padded_by_values = problem.padding_mode != PaddingMode::zeros;
     if (!stages_.empty() && padded_by_values) by_rows = false;  // which a buffer may not hold
     stages_.push_back(plan_stage(problem, algorithm));
@@ -88,7 +101,7 @@ std::string FusedPlan::reason() const {
 
 int FusedPlan::useful_threads(int limit) const {
   std::int64_t worth = 1;
-  for (const auto& stage : stages_) worth += problem_.batch * stage->problem().macs() >> 20;
+  for (const auto& stage : stages_) worth += first_.batch * stage->problem().macs() >> 20;
   return static_cast<int>(std::min<std::int64_t>(limit, worth));
 }
 
@@ -102,12 +115,12 @@ std::size_t FusedPlan::workspace_bytes(int threads) const {
 }
 
 void FusedPlan::run(const std::vector<ConvArrays>& arrays, int threads) const {
-  if (problem_.batch == 0 || last().out_pixels() == 0 || last().out_channels == 0) return;
+  if (first_.batch == 0 || last().out_pixels() == 0 || last().out_channels == 0) return;
   if (is_whole(threads)) return run_whole(arrays, threads);
   const std::size_t bytes = buffers_bytes(rows_) + stage_workspace_bytes();
   const AlignedBuffer workspace = make_aligned(static_cast<std::size_t>(threads) * bytes);
   const Split parts = Split::by_count(last().axes[1].out, ranges(threads));
-  parallel_for(problem_.batch * parts.count(), threads, [&](std::int64_t task, int thread) {
+  parallel_for(first_.batch * parts.count(), threads, [&](std::int64_t task, int thread) {
     const std::int64_t part = task % parts.count();
     run_range(arrays, task / parts.count(), {parts.begin(part), parts.end(part)},
               static_cast<std::byte*>(workspace.get()) + static_cast<std::size_t>(thread) * bytes);
@@ -133,7 +146,7 @@ Strides FusedPlan::buffer_strides(std::size_t stage, std::int64_t rows) const {
   const ConvProblem& p = stages_[stage]->problem();
   const std::int64_t width = p.axes[2].out;
   Strides strides;
-  if (p.channels_last) {
+  if (channels_inside_) {
     strides.channel = 1;
     strides.axis[2] = p.out_channels;
   } else {
@@ -151,7 +164,7 @@ std::size_t FusedPlan::buffer_bytes(std::size_t stage, std::int64_t rows) const 
   const Strides strides = buffer_strides(stage, rows);
   const ConvProblem& p = stages_[stage]->problem();
   const std::int64_t elements =
-      p.channels_last ? rows * strides.axis[1] : p.out_channels * strides.channel;
+      channels_inside_ ? rows * strides.axis[1] : p.out_channels * strides.channel;
   return align_up(static_cast<std::size_t>(elements * element()));
 }
 
@@ -178,13 +191,12 @@ std::int64_t FusedPlan::choose_rows() const {
                                     [most](std::int64_t rows) { return rows <= most; });
     return most / *unit * *unit;
   };
-  return problem_.channels_last ? fitting(kRowsWhereChannelsAreLanes)
-                                : fitting(kRowsWherePixelsAreLanes);
+  return channels_inside_ ? fitting(kRowsWhereChannelsAreLanes) : fitting(kRowsWherePixelsAreLanes);
 }
 
 // Parts of an image's output rows, each of which one thread computes from top to bottom.
 std::int64_t FusedPlan::ranges(int threads) const {
-  return even_blocks(1, problem_.batch, last().axes[1].out, threads);
+  return even_blocks(1, first_.batch, last().axes[1].out, threads);
 }
 
 // Whether to compute image after image, stage after stage, with all threads: where whole images fit
@@ -219,7 +231,7 @@ void FusedPlan::run_whole(std::vector<ConvArrays> arrays, int threads) const {
   }
   ConvArrays& first = arrays.front();
   ConvArrays& end = arrays.back();
-  for (std::int64_t image = 0; image < problem_.batch; ++image) {
+  for (std::int64_t image = 0; image < first_.batch; ++image) {
     for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
       stages_[stage]->run(arrays[stage], threads);
     }
@@ -238,7 +250,7 @@ void FusedPlan::run_range(const std::vector<ConvArrays>& arrays, std::int64_t im
   for (std::size_t stage = stages_.size() - 1; stage > 0; --stage) {
     rows = most_rows_under(stage, rows);
     buffers.memory[stage - 1] = memory;
-    buffers.arrays[stage].x_ends_in_whole_lines = !problem_.channels_last;
+    buffers.arrays[stage].x_ends_in_whole_lines = !channels_inside_;
     buffers.held[stage - 1] = {0, 0};
     buffers.arrays[stage - 1].out_strides = buffers.arrays[stage].x_strides =
         buffer_strides(stage - 1, rows);
@@ -265,7 +277,7 @@ void FusedPlan::compute(Buffers& buffers, std::size_t stage, Rows rows) const {
     const std::int64_t kept = std::max<std::int64_t>(0, held.end - needed.begin);
     if (kept > 0) {
       const ConvProblem& p = stages_[before]->problem();
-      const std::int64_t runs = p.channels_last ? 1 : p.out_channels;
+      const std::int64_t runs = channels_inside_ ? 1 : p.out_channels;
       for (std::int64_t run = 0; run < runs; ++run) {
         std::byte* const to = moved(buffers.memory[before], run * strides.channel, element());
         std::memmove(to, moved(to, (needed.begin - held.begin) * strides.axis[1], element()),

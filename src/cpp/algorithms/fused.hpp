@@ -32,7 +32,9 @@ class FusedPlan {
   FusedPlan(std::vector<ConvProblem> problems, const std::string& algorithm);
 
   const std::vector<std::unique_ptr<Plan>>& stages() const { return stages_; }
-  const ConvProblem& problem() const { return problem_; }  // the first stage's, with its batch
+  // The first and the last problem, as they were given.
+  const ConvProblem& first() const { return first_; }
+  const ConvProblem& last() const { return last_; }
 
   std::string name() const;
   std::string tile() const;
@@ -51,8 +53,7 @@ class FusedPlan {
     std::int64_t end;
   };
 
-  const ConvProblem& last() const { return stages_.back()->problem(); }
-  std::int64_t element() const { return problem_.dtype == DataType::float64 ? 8 : 4; }
+  std::int64_t element() const { return first_.dtype == DataType::float64 ? 8 : 4; }
 
   Rows rows_under(std::size_t stage, Rows out) const;
   std::int64_t most_rows_under(std::size_t stage, std::int64_t out_rows) const;
@@ -70,7 +71,9 @@ class FusedPlan {
                  void* workspace) const;
   void compute(Buffers& buffers, std::size_t stage, Rows rows) const;
 
-  ConvProblem problem_;
+  ConvProblem first_;
+  ConvProblem last_;
+  bool channels_inside_;
   std::vector<std::unique_ptr<Plan>> stages_;  // for one image
   std::vector<const RowsPlan*> by_rows_;       // the same, or empty where one cannot
   std::int64_t rows_ = 0;                      // output rows of a block

@@ -197,11 +197,10 @@ py::array run_fused(const FusedPlan& plan, const py::array& x,
     arrays[i].packed_weights = data_for(*stages[i], *weights[i]);
     arrays[i].bias = biases[i] ? biases[i]->data() : nullptr;
   }
-  ConvProblem last = stages.back()->problem();
-  last.batch = plan.problem().batch;
+  const ConvProblem& last = plan.last();
   py::array result = out ? *out : new_output(last, x.ndim() == last.spatial_rank + 2);
   arrays.front().x = x.data();
-  arrays.front().x_strides = strides_of(x, plan.problem());
+  arrays.front().x_strides = strides_of(x, plan.first());
   set_residual(arrays.back(), last, residual);
   arrays.back().out = result.mutable_data();
   arrays.back().out_strides = strides_of(result, last);
