@@ -134,7 +134,6 @@ class DepthwisePixelsPlan final : public RowsPlan {
         task.columns = columns_.size(column);
         task.row_begin = begin + rows.begin(row);
         task.row_end = begin + rows.end(row);
-        task.reads_ahead = in_place_ && arrays.x_strides.axis[2] == 1;
         run_task(arrays, task, zeros);
       }
     }
@@ -174,7 +173,6 @@ class DepthwisePixelsPlan final : public RowsPlan {
   struct Task : Scratch {
     explicit Task(const Scratch& scratch) : Scratch(scratch) {}
     bool in_place;
-    bool reads_ahead = false;
     const T* zeros;
     std::int64_t image, depth, row_begin, row_end, column, columns, group_begin, group_end;
     std::int64_t tile_count = 0;
@@ -333,8 +331,10 @@ class DepthwisePixelsPlan final : public RowsPlan {
         for (std::int64_t i = 0; i < size; ++i) {
           task.rows[i] = offsets[i] == kZeros ? task.zeros : base + offsets[i];
         }
-        if (task.reads_ahead && g + 1 < task.group_end) {
-          read_ahead(task, x + arrays.x_strides.channel, offsets, size);
+        if (task.in_place && size > 1 && g + 1 < task.group_end) {
+          // Rows that the tile before reads, too, are on their way already.
+          const std::int64_t known = t == 0 ? 0 : p.axes[1].kernel - row_step_;
+          read_ahead(task, x + arrays.x_strides.channel, offsets + known, offsets + size);
         }
         offsets += size;
         run_tile(arrays, task, task.tiles[t], group);
@@ -342,16 +342,17 @@ class DepthwisePixelsPlan final : public RowsPlan {
     }
   }
 
-  // Fetches the rows of a tile in the next channel. Where only some rows of a plane are wanted,
-  // they are no stream that the hardware would read ahead of.
-  void read_ahead(const Task& task, const T* x, const std::int64_t* offsets,
-                  std::int64_t count) const {
+  // Fetches rows of the next channel. A tile reads several rows at once, in which the hardware
+  // finds no stream: from memory, planes of 28 to 112 pixels are up to three times as fast so; from
+  // the L3 cache, within 5 %. A single row is a stream.
+  void read_ahead(const Task& task, const T* x, const std::int64_t* begin,
+                  const std::int64_t* end) const {
     constexpr std::int64_t line = 64 / sizeof(T);
     const std::int64_t length = task.columns * problem().axes[2].stride;
-    for (std::int64_t i = 0; i < count; ++i) {
-      if (offsets[i] == kZeros) continue;
+    for (const std::int64_t* offset = begin; offset < end; ++offset) {
+      if (*offset == kZeros) continue;
       for (std::int64_t column = 0; column < length; column += line) {
-        __builtin_prefetch(x + offsets[i] + column);
+        __builtin_prefetch(x + *offset + column);
       }
     }
   }
