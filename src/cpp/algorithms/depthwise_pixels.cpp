@@ -23,6 +23,8 @@ namespace {
 // Copied rows should stay in the first-level cache, but a full tile is worth more than that.
 constexpr std::int64_t kStageBytes = 32 << 10;
 constexpr std::int64_t kTileStageBytes = 256 << 10;
+// How far to read ahead: no further than an L2 cache has room.
+constexpr std::int64_t kReadAheadBytes = 128 << 10;
 constexpr std::int64_t kEverywhere = std::int64_t(1) << 40;
 
 template <class T>
@@ -317,6 +319,10 @@ class DepthwisePixelsPlan final : public RowsPlan {
     task.zeros = task.in_place ? zeros + p.axes[2].pad_before : zeros;
     list_rows(arrays, task);
     const T* image = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch;
+    const std::int64_t length = task.columns * p.axes[2].stride;
+    const bool near = task.in_place &&
+                      positions(task.row_end - task.row_begin) * length * std::int64_t(sizeof(T)) <=
+                          kReadAheadBytes;
     for (std::int64_t g = task.group_begin; g < task.group_end; ++g) {
       const Group& group = p.groups[static_cast<std::size_t>(g)];
       const T* x = image + group.in_begin * arrays.x_strides.channel;
@@ -331,7 +337,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
         for (std::int64_t i = 0; i < size; ++i) {
           task.rows[i] = offsets[i] == kZeros ? task.zeros : base + offsets[i];
         }
-        if (task.in_place && size > 1 && g + 1 < task.group_end) {
+        if (near && size > 1 && g + 1 < task.group_end) {
           // Rows that the tile before reads, too, are on their way already.
           const std::int64_t known = t == 0 ? 0 : p.axes[1].kernel - row_step_;
           read_ahead(task, x + arrays.x_strides.channel, offsets + known, offsets + size);
