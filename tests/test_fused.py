@@ -142,6 +142,10 @@ def test_separable_with_a_named_algorithm(data_format: str, named: str) -> None:
     same_bits(layer(x, num_threads=2), auto(x))
     if named == "reference":
         assert layer.plan(x.shape).algorithm == "reference + reference"
+        assert layer.plan(x.shape).reason.startswith("whole images")
+    block = inverted(16, 16, algorithm=named, data_format=data_format)
+    x = image(2, 16, 13, 9, data_format=data_format)
+    same_bits(block(x, num_threads=2), inverted(16, 16, data_format=data_format)(x))
 
 
 def test_an_algorithm_that_cannot_serve_both_parts() -> None:

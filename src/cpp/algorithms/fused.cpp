@@ -95,7 +95,7 @@ std::string FusedPlan::tile() const {
 }
 
 std::string FusedPlan::reason() const {
-  if (by_rows_.empty()) return "a named algorithm computes whole images, one after the other";
+  if (by_rows_.empty()) return "whole images, one part after the other: not all can go by rows";
   return "one pass: blocks of " + std::to_string(rows_) + " output rows stay in the cache";
 }
 
