@@ -608,6 +608,17 @@ def separable_conv2d(
     return execute_fused(fused, packed, x, biases, residual, out, num_threads, weights)
 
 
+def _joined(state: Array, x: Array, channels_together: bool) -> Array:
+    """State and input along time; a single output is faster from channels next to each other."""
+    *batch, channels, length = x.shape
+    length += state.shape[-1]
+    if channels_together:
+        joined = np.empty((*batch, length, channels), x.dtype).swapaxes(-1, -2)
+    else:
+        joined = np.empty((*batch, channels, length), x.dtype)
+    return np.concatenate([state, x], axis=-1, out=joined)
+
+
 @overload
 def causal_conv1d(
     x: Any,
@@ -669,7 +680,8 @@ def causal_conv1d(
     y : ndarray
         Of the shape of `x`.
     new_state : ndarray
-        Of the shape of `state`: the last ``K - 1`` of state and `x`; only with `return_state`.
+        Of the shape of `state`, in any memory order: the last ``K - 1`` of state and `x`; only with
+        `return_state`.
 
     Raises
     ------
@@ -708,7 +720,7 @@ def causal_conv1d(
         return convolve(spec, inputs, weight, bias, None, out, None)
 
     # The outputs that meet the state, by themselves: to join it and all of x is to copy x.
-    joined = None if state is None else np.concatenate([state, x[..., :met]], axis=-1)
+    joined = None if state is None else _joined(state, x[..., :met], length == 1)
     if length == 0:
         y = np.empty(x.shape, x.dtype)
     elif met == length:
@@ -721,6 +733,6 @@ def causal_conv1d(
         return y
     if length >= before:
         return y, x[..., length - before :].copy()
-    if state is None:
-        state = np.zeros((*x.shape[:-1], before), x.dtype)
-    return y, np.concatenate([state[..., length:], x], axis=-1)
+    if joined is None:
+        joined = np.concatenate([np.zeros((*x.shape[:-1], before), x.dtype), x], axis=-1)
+    return y, joined[..., length:]

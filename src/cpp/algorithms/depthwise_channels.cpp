@@ -52,13 +52,15 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     T* to = static_cast<T*>(packed);
     const std::int64_t taps = problem().taps();
     std::fill_n(to, packed_bytes() / sizeof(T), T(0));
+    TapOffsets offsets(problem());
     for (std::size_t g = 0; g < weights.size(); ++g) {
       const std::int64_t channel = problem().groups[g].out_begin;
       T* lane = to + channel / table_.lanes * taps * table_.lanes + channel % table_.lanes;
       const T* from = static_cast<const T*>(weights[g].data);
-      for_each_weight(problem(), weights[g], 1, [&](std::int64_t tap, std::int64_t offset) {
-        lane[tap * table_.lanes] = from[offset];
-      });
+      for (const std::int64_t offset : offsets.of(weights[g])) {
+        *lane = from[offset];
+        lane += table_.lanes;
+      }
     }
   }
 

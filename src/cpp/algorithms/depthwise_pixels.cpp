@@ -64,12 +64,12 @@ class DepthwisePixelsPlan final : public RowsPlan {
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
     T* to = static_cast<T*>(packed);
+    TapOffsets taps(problem());
     for (std::size_t g = 0; g < weights.size(); ++g) {
       const WeightView& view = weights[g];
       for (std::int64_t out = 0; out < problem().groups[g].out_channels; ++out) {
         const T* from = static_cast<const T*>(view.data) + out * view.out_stride;
-        for_each_weight(problem(), view, 1,
-                        [&](std::int64_t, std::int64_t offset) { *to++ = from[offset]; });
+        for (const std::int64_t offset : taps.of(view)) *to++ = from[offset];
       }
     }
   }

@@ -107,6 +107,7 @@ std::unique_ptr<PackedWeights> pack(const Plan& plan, const std::vector<py::arra
   }
   const py::ssize_t size = element_size(problem.dtype);
   std::vector<WeightView> views;
+  views.reserve(problem.groups.size());
   std::int64_t first_out = 0;
   for (std::size_t g = 0; g < problem.groups.size(); ++g) {
     const py::array& weight = weights[weights.size() == 1 ? 0 : g];
