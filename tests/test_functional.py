@@ -288,3 +288,29 @@ def test_algorithms_are_listed_with_the_reference_last() -> None:
     assert "im2col_gemm" in names
     assert names[-1] == "reference"
     assert "auto" not in names
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_a_channel_shuffle_is_a_matter_of_where_groups_write(
+    dtype: Any, data_format: str, groups: int
+) -> None:
+    # ShuffleNet's shuffle, without a copy: output channel i of group g is channel i * groups + g.
+    problem = make((2, 12, 9, 10), (18, 12 // groups, 1, 1), dtype, data_format=data_format)
+    assert isinstance(problem.weight, np.ndarray)
+    assert problem.bias is not None
+    shared: dict[str, Any] = dict(data_format=data_format, activation="relu")
+    y = pyconv.conv2d(problem.x, problem.weight, problem.bias, groups=groups, **shared)
+    axis = 1 if data_format == "channels_first" else 3
+    shuffled = np.concatenate(
+        [y.take(range(i, 18, 18 // groups), axis) for i in range(18 // groups)], axis
+    )
+    out = np.moveaxis(np.empty_like(y), axis, 0)
+    parts = zip(
+        np.split(problem.x, groups, axis),
+        np.split(problem.weight, groups),
+        np.split(problem.bias, groups),
+        strict=True,
+    )
+    for g, (x, weight, bias) in enumerate(parts):
+        pyconv.conv2d(x, weight, bias, out=np.moveaxis(out[g::groups], 0, axis), **shared)
+    np.testing.assert_array_equal(np.moveaxis(out, 0, axis), shuffled)

@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from pyconv.cost import conv_macs, conv_params
 from pyconv.functional import (
+    causal_conv1d,
     conv1d,
     conv2d,
     conv3d,
@@ -16,6 +17,7 @@ from pyconv.layers import (
     Conv2d,
     Conv3d,
     DepthwiseSeparableConv2d,
+    InvertedResidual,
     Plan,
     fold_batch_norm,
 )
@@ -36,8 +38,10 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "DepthwiseSeparableConv2d",
+    "InvertedResidual",
     "Plan",
     "algorithms",
+    "causal_conv1d",
     "conv1d",
     "conv2d",
     "conv3d",

@@ -50,6 +50,11 @@ def integer(name: str, value: object, minimum: int) -> int:
     return number
 
 
+def shape(name: str, value: Sequence[object]) -> tuple[int, ...]:
+    """The shape of an array."""
+    return tuple(integer(name, length, 0) for length in value)
+
+
 def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether a value is several values: a list, tuple or array, but no text and no 0-d array."""
     if isinstance(value, np.ndarray):
@@ -384,7 +389,27 @@ def layer_input(x: Array, dtype: np.dtype[Any]) -> None:
         )
 
 
-def separable_parts(depthwise: Array, pointwise: Array) -> None:
+def half_padding(name: str, kernel: tuple[int, ...], dilation: object) -> tuple[int, ...]:
+    """The padding that keeps the size of an input under an odd kernel at stride 1."""
+    if not all(length % 2 for length in kernel):
+        raise ValueError(f"{name}: got a kernel of {kernel}, expected an odd size along every axis")
+    gaps = ints("dilation", dilation, len(kernel), minimum=1)
+    return tuple(gap * (length // 2) for gap, length in zip(gaps, kernel, strict=True))
+
+
+def expanded_parts(expand: Array, depthwise: Array) -> None:
+    """An expansion must be followed by a depthwise part of as many channels."""
+    if expand.shape[0] != depthwise.shape[0]:
+        raise ValueError(
+            f"depthwise_weight: got shape {depthwise.shape}, expected ({expand.shape[0]}, 1, "
+            "kernel_height, kernel_width) for the output channels of expand_weight"
+        )
+    same_dtype("expand_weight", expand, depthwise, "depthwise_weight")
+
+
+def separable_parts(
+    depthwise: Array, pointwise: Array, pointwise_name: str = "pointwise_weight"
+) -> None:
     """The parts of a separable block must follow each other."""
     if depthwise.shape[1] != 1:
         raise ValueError(
@@ -393,10 +418,10 @@ def separable_parts(depthwise: Array, pointwise: Array) -> None:
         )
     if depthwise.shape[0] != pointwise.shape[1]:
         raise ValueError(
-            f"pointwise_weight: got shape {pointwise.shape}, expected in_channels = "
+            f"{pointwise_name}: got shape {pointwise.shape}, expected in_channels = "
             f"{depthwise.shape[0]}, the output channels of depthwise_weight"
         )
-    same_dtype("pointwise_weight", pointwise, depthwise, "depthwise_weight")
+    same_dtype(pointwise_name, pointwise, depthwise, "depthwise_weight")
 
 
 def batch_norm_arrays(weight: Array, **arrays: object) -> dict[str, Array]:
@@ -446,6 +471,41 @@ def bias(value: object, out_channels: int, like: Array, name: str = "bias") -> A
         )
     same_dtype(name, array, like)
     return np.ascontiguousarray(array)
+
+
+def causal_weight(value: object) -> Array:
+    """A weight (C, 1, K) or (C, K) as the former."""
+    array = float_array("weight", value)
+    if array.ndim == 2:
+        array = array[:, None]
+    if array.ndim != 3 or array.shape[1] != 1 or array.shape[2] < 1:
+        raise ValueError(
+            f"weight: got shape {array.shape}, expected (channels, 1, kernel) or (channels, "
+            "kernel) with a kernel of at least 1"
+        )
+    return array
+
+
+def causal_input(x: Array, weight: Array) -> None:
+    """The input of a causal convolution has as many channels as its weight."""
+    if x.ndim not in (2, 3) or x.shape[-2] != weight.shape[0] or x.shape[-2] < 1:
+        raise ValueError(
+            f"x: got shape {x.shape}, expected (batch, {weight.shape[0]}, length), or without the "
+            f"batch, for a weight of shape {weight.shape}"
+        )
+    same_dtype("weight", weight, x)
+
+
+def causal_state(value: object, x: Array, length: int) -> Array:
+    """The inputs before `x`."""
+    array = float_array("state", value)
+    shape = (*x.shape[:-1], length)
+    if array.shape != shape:
+        raise ValueError(
+            f"state: got shape {array.shape}, expected {shape}: the last kernel - 1 inputs before x"
+        )
+    same_dtype("state", array, x)
+    return array
 
 
 def residual(value: object, shape: tuple[int, ...], like: Array) -> Array:

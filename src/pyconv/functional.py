@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
 
 from pyconv import _core
 from pyconv import _validation as validate
@@ -12,6 +14,7 @@ from pyconv._validation import Activation, Array, Groups, Ints, Padding
 from pyconv.runtime import resolve_num_threads
 
 __all__ = [
+    "causal_conv1d",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -78,6 +81,10 @@ class Spec:
     def groups(self) -> int | tuple[tuple[int, int], ...]:
         return self.key[3]
 
+    @property
+    def algorithm(self) -> str:
+        return self.key[7]
+
 
 # The common arguments are ints and names, whose equality is unambiguous as a cache key: 1 == 1.0
 # and True must not meet. Checking them anew costs a small call two of its seven microseconds.
@@ -139,6 +146,51 @@ def plan_for(
     return plan, geometry
 
 
+class Fused(NamedTuple):
+    """Convolutions that follow each other, planned as one pass."""
+
+    plan: _core.FusedPlan
+    stages: tuple[_core.Plan, ...]  # what each stage's weights are packed for
+    geometries: tuple[validate.Geometry, ...]
+
+
+@lru_cache(maxsize=128)
+def fused_plan_for(
+    x_shape: tuple[int, ...],
+    weight_shapes: tuple[tuple[int, ...], ...],
+    dtype: str,
+    specs: tuple[Spec, ...],
+) -> Fused:
+    """The core's plan of convolutions of one data format and algorithm that follow each other."""
+    plans, geometries = [], []
+    for weight_shape, spec in zip(weight_shapes, specs, strict=True):
+        plan, geometry = plan_for(x_shape, (weight_shape,), dtype, spec)
+        x_shape = geometry.output_shape
+        plans.append(plan)
+        geometries.append(geometry)
+    fused = _core.FusedPlan(plans, specs[0].algorithm)
+    return Fused(fused, tuple(fused.stages), tuple(geometries))
+
+
+def execute_fused(
+    fused: Fused,
+    packed: Sequence[_core.PackedWeights],
+    x: Array,
+    biases: Sequence[Array | None],
+    residual: Any,
+    out: Any,
+    num_threads: object,
+    weights: Sequence[Array] = (),
+) -> Array:
+    """As `execute`, with packed weights and a bias or None per stage."""
+    shape = fused.geometries[-1].output_shape
+    if residual is not None:
+        residual = validate.residual(residual, shape, x)
+    if out is not None:
+        out = validate.out(out, shape, x, (x, *weights, *biases, residual))
+    return fused.plan.run(x, packed, biases, residual, out, resolve_num_threads(num_threads))
+
+
 def execute(
     plan: _core.Plan,
     geometry: validate.Geometry,
@@ -166,16 +218,15 @@ def convolve(
     residual: object,
     out: object,
     num_threads: object,
-    prefix: str = "",
 ) -> Array:
-    """Convolve, packing the weights for this call. `prefix` is that of the weights' names."""
+    """Convolve, packing the weights for this call."""
     x = validate.float_array("x", x)
-    weights = validate.weights(weight, spec.groups, spec.rank, prefix + "weight")
-    validate.same_dtype(prefix + "weight", weights[0], x)
+    weights = validate.weights(weight, spec.groups, spec.rank)
+    validate.same_dtype("weight", weights[0], x)
     plan, geometry = plan_for(
         x.shape, tuple(array.shape for array in weights), validate.dtype_name(x), spec
     )
-    bias = validate.bias(bias, geometry.out_channels, x, prefix + "bias")
+    bias = validate.bias(bias, geometry.out_channels, x)
     return execute(plan, geometry, plan.pack(weights), x, bias, residual, out, num_threads, weights)
 
 
@@ -423,35 +474,11 @@ def depthwise_conv2d(
     """
     x = validate.float_array("x", x)
     (weight,) = validate.weights(weight, 1, 2)
-    return _depthwise(
-        x,
-        weight,
-        bias,
-        (stride, padding, dilation),
-        (padding_mode, data_format, algorithm),
-        activation,
-        residual,
-        out,
-        num_threads,
+    groups = validate.depthwise_groups(x, weight, data_format, "weight")
+    spec = spec_of(
+        2, stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm
     )
-
-
-def _depthwise(
-    x: Array,
-    weight: Array,
-    bias: object,
-    window: tuple[object, object, object],
-    options: tuple[str, str, str],
-    activation: object,
-    residual: object = None,
-    out: object = None,
-    num_threads: object = None,
-    prefix: str = "",
-) -> Array:
-    padding_mode, data_format, algorithm = options
-    groups = validate.depthwise_groups(x, weight, data_format, prefix + "weight")
-    spec = spec_of(2, *window, groups, padding_mode, data_format, activation, algorithm)
-    return convolve(spec, x, weight, bias, residual, out, num_threads, prefix)
+    return convolve(spec, x, weight, bias, residual, out, num_threads)
 
 
 def pointwise_conv2d(
@@ -518,7 +545,10 @@ def separable_conv2d(
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
-    """Depthwise-separable convolution: `depthwise_conv2d`, then `pointwise_conv2d`.
+    """Depthwise-separable convolution: `depthwise_conv2d`, then `pointwise_conv2d`, in one pass.
+
+    Blocks of rows of the depthwise part stay in the cache for the pointwise part: the tensor
+    between the two never exists. The bits are those of the two calls.
 
     Parameters
     ----------
@@ -559,21 +589,150 @@ def separable_conv2d(
     (depthwise,) = validate.weights(depthwise_weight, 1, 2, "depthwise_weight")
     pointwise = validate.pointwise_weight("pointwise_weight", pointwise_weight)
     validate.separable_parts(depthwise, pointwise)
-    if depthwise_bias is not None:
-        depthwise_bias = validate.float_array("depthwise_bias", depthwise_bias)
-    if out is not None:
-        validate.apart(out, [x, depthwise, depthwise_bias])
-    between = _depthwise(
-        x,
-        depthwise,
-        depthwise_bias,
-        (stride, padding, dilation),
-        (padding_mode, data_format, algorithm),
-        depthwise_activation,
-        prefix="depthwise_",
-        num_threads=num_threads,
+    validate.same_dtype("depthwise_weight", depthwise, x)
+    groups = validate.depthwise_groups(x, depthwise, data_format, "depthwise_weight")
+    options = (data_format, depthwise_activation, algorithm)
+    specs = (
+        spec_of(2, stride, padding, dilation, groups, padding_mode, *options),
+        spec_of(2, 1, 0, 1, 1, "zeros", data_format, activation, algorithm),
     )
-    spec = spec_of(2, 1, 0, 1, 1, "zeros", data_format, activation, algorithm)
-    return convolve(
-        spec, between, pointwise, pointwise_bias, residual, out, num_threads, "pointwise_"
+    weights = (depthwise, pointwise)
+    fused = fused_plan_for(
+        x.shape, (depthwise.shape, pointwise.shape), validate.dtype_name(x), specs
     )
+    biases = (
+        validate.bias(depthwise_bias, depthwise.shape[0], x, "depthwise_bias"),
+        validate.bias(pointwise_bias, pointwise.shape[0], x, "pointwise_bias"),
+    )
+    packed = [stage.pack([weight]) for stage, weight in zip(fused.stages, weights, strict=True)]
+    return execute_fused(fused, packed, x, biases, residual, out, num_threads, weights)
+
+
+def _joined(state: Array, x: Array, channels_together: bool) -> Array:
+    """State and input along time; a single output is faster from channels next to each other."""
+    *batch, channels, length = x.shape
+    length += state.shape[-1]
+    if channels_together:
+        joined = np.empty((*batch, length, channels), x.dtype).swapaxes(-1, -2)
+    else:
+        joined = np.empty((*batch, channels, length), x.dtype)
+    return np.concatenate([state, x], axis=-1, out=joined)
+
+
+@overload
+def causal_conv1d(
+    x: Any,
+    weight: Any,
+    bias: Any = ...,
+    *,
+    state: Any = ...,
+    activation: Activation = ...,
+    return_state: Literal[False] = ...,
+) -> Array: ...
+
+
+@overload
+def causal_conv1d(
+    x: Any,
+    weight: Any,
+    bias: Any = ...,
+    *,
+    state: Any = ...,
+    activation: Activation = ...,
+    return_state: Literal[True],
+) -> tuple[Array, Array]: ...
+
+
+def causal_conv1d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    state: Any = None,
+    activation: Activation = None,
+    return_state: bool = False,
+) -> Array | tuple[Array, Array]:
+    """Depthwise convolution over the present and the past, in chunks of any length.
+
+    ``y[n, c, t] = activation(sum(weight[c, 0, k] * x[n, c, t + k - (K - 1)]) + bias[c])``, where
+    the last ``K - 1`` inputs before ``x`` are `state`. This is ONNX's CausalConvWithState (opset
+    27), and ``causal_conv1d_fn`` of Mamba. A stream that is cut into chunks, each of which starts
+    with the state that the one before returned, gives the same bits as one call.
+
+    Parameters
+    ----------
+    x : array, float32 or float64
+        ``(N, C, L)``, or ``(C, L)``; ``L`` may be 0. Any strides.
+    weight : array
+        ``(C, 1, K)`` as in ONNX, or ``(C, K)`` as in Mamba.
+    bias : array, optional
+        ``(C,)``.
+    state : array, optional
+        ``(N, C, K - 1)``, or ``(C, K - 1)``: the inputs before `x`, the last one at the end; by
+        default zeros.
+    activation
+        As in `conv2d`; ``"silu"`` in Mamba.
+    return_state : bool
+        Whether to return the state after `x` as well.
+
+    Returns
+    -------
+    y : ndarray
+        Of the shape of `x`.
+    new_state : ndarray
+        Of the shape of `state`, in any memory order: the last ``K - 1`` of state and `x`; only with
+        `return_state`.
+
+    Raises
+    ------
+    ValueError
+        If shapes or values do not fit.
+    TypeError
+        If an array is not float32 or float64, or dtypes differ.
+    MemoryError
+        If memory runs out.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> x = np.arange(1, 7, dtype=np.float32).reshape(1, 1, 6)
+    >>> weight = np.ones((1, 1, 3), np.float32)
+    >>> pyconv.causal_conv1d(x, weight)[0, 0]
+    array([ 1.,  3.,  6.,  9., 12., 15.], dtype=float32)
+    >>> first, state = pyconv.causal_conv1d(x[..., :4], weight, return_state=True)
+    >>> state[0, 0]
+    array([3., 4.], dtype=float32)
+    >>> pyconv.causal_conv1d(x[..., 4:], weight, state=state)[0, 0]
+    array([12., 15.], dtype=float32)
+    """
+    x = validate.float_array("x", x)
+    weight = validate.causal_weight(weight)
+    validate.causal_input(x, weight)
+    bias = validate.bias(bias, weight.shape[0], x)
+    before, length = weight.shape[-1] - 1, x.shape[-1]
+    if state is not None:
+        state = validate.causal_state(state, x, before)
+    met = 0 if state is None else min(before, length)
+
+    def convolved(inputs: Array | None, padding: int, out: Array | None) -> Array:
+        options = ("zeros", "channels_first", activation, "auto")
+        spec = spec_of(1, 1, ((padding, 0),), 1, weight.shape[0], *options)
+        return convolve(spec, inputs, weight, bias, None, out, None)
+
+    # The outputs that meet the state, by themselves: to join it and all of x is to copy x.
+    joined = None if state is None else _joined(state, x[..., :met], length == 1)
+    if length == 0:
+        y = np.empty(x.shape, x.dtype)
+    elif met == length:
+        y = convolved(joined, 0, None)
+    else:
+        y = convolved(x, before, None)
+        if met > 0:
+            convolved(joined, 0, y[..., :met])
+    if not return_state:
+        return y
+    if length >= before:
+        return y, x[..., length - before :].copy()
+    if joined is None:
+        joined = np.concatenate([np.zeros((*x.shape[:-1], before), x.dtype), x], axis=-1)
+    return y, joined[..., length:]

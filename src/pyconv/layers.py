@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from pyconv import _core
 from pyconv import _validation as validate
 from pyconv._validation import Activation, Array, Groups, Ints, Padding
-from pyconv.functional import Spec, execute, plan_for
+from pyconv.functional import Fused, Spec, execute, execute_fused, fused_plan_for, plan_for
 from pyconv.runtime import get_num_threads
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "DepthwiseSeparableConv2d",
+    "InvertedResidual",
     "Plan",
     "fold_batch_norm",
 ]
@@ -35,7 +37,7 @@ class Plan:
     Attributes
     ----------
     algorithm : str
-        Name from `pyconv.algorithms`.
+        Name from `pyconv.algorithms`; several, in order, for a layer of several convolutions.
     reason : str
         Why this algorithm, in this form.
     isa : str
@@ -91,6 +93,32 @@ class _Weights:
         if packed is None:
             packed = self.packed[plan.packing] = plan.pack(self.arrays)
         return packed
+
+
+def _described(
+    plan: _core.Plan | _core.FusedPlan,
+    stages: Sequence[_core.Plan],
+    geometries: Sequence[validate.Geometry],
+    weights: Sequence[_Weights],
+    input_shape: tuple[int, ...],
+) -> Plan:
+    """What users see of a plan that has these stages."""
+    threads = plan.useful_threads(get_num_threads())
+    output_shape = geometries[-1].output_shape
+    arrays = [array for each in weights for array in (*each.arrays, each.bias) if array is not None]
+    elements = math.prod(input_shape) + math.prod(output_shape)
+    return Plan(
+        algorithm=plan.algorithm,
+        reason=plan.reason,
+        isa=_core.current_isa(),
+        tile=plan.tile,
+        threads=threads,
+        output_shape=output_shape,
+        macs=sum(geometry.macs for geometry in geometries),
+        bytes_moved=elements * arrays[0].itemsize + sum(array.nbytes for array in arrays),
+        workspace_bytes=plan.workspace_bytes(threads),
+        packed_weight_bytes=sum(stage.packed_bytes for stage in stages),
+    )
 
 
 class _Layer:
@@ -395,24 +423,9 @@ class _Conv(_Layer):
         ValueError
             If the shape does not fit the layer.
         """
-        shape = tuple(validate.integer("input_shape", length, 0) for length in input_shape)
+        shape = validate.shape("input_shape", input_shape)
         plan, geometry = self._plan(shape)
-        threads = plan.useful_threads(get_num_threads())
-        elements = math.prod(shape) + math.prod(geometry.output_shape)
-        weights = sum(array.nbytes for array in self._weights.arrays)
-        bias = 0 if self.bias is None else self.bias.nbytes
-        return Plan(
-            algorithm=plan.algorithm,
-            reason=plan.reason,
-            isa=_core.current_isa(),
-            tile=plan.tile,
-            threads=threads,
-            output_shape=geometry.output_shape,
-            macs=geometry.macs,
-            bytes_moved=elements * self.dtype.itemsize + weights + bias,
-            workspace_bytes=plan.workspace_bytes(threads),
-            packed_weight_bytes=plan.packed_bytes,
-        )
+        return _described(plan, [plan], [geometry], [self._weights], shape)
 
     def _plan(self, shape: tuple[int, ...]) -> tuple[_core.Plan, validate.Geometry]:
         shapes = tuple(array.shape for array in self._weights.arrays)
@@ -558,8 +571,72 @@ class Conv3d(_Conv):
     _rank = 3
 
 
-class DepthwiseSeparableConv2d(_Layer):
+class _Block(_Layer):
+    """Convolutions of one data format, dtype and algorithm that follow each other, in one pass."""
+
+    _names: ClassVar[tuple[str, ...]]
+
+    @property
+    def _parts(self) -> dict[str, Conv2d]:
+        parts = {name: getattr(self, name) for name in self._names}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def _run(self, x: Array, residual: Any, out: Array | None, num_threads: int | None) -> Array:
+        parts = self._parts.values()
+        # Once: set_weights of a part may replace them while this call is under way.
+        weights = [part._weights for part in parts]
+        validate.layer_input(x, weights[0].arrays[0].dtype)
+        fused = self._plan(x.shape)
+        packed = [each.packed_for(stage) for each, stage in zip(weights, fused.stages, strict=True)]
+        biases = [each.bias for each in weights]
+        return execute_fused(fused, packed, x, biases, residual, out, num_threads)
+
+    def plan(self, input_shape: tuple[int, ...]) -> Plan:
+        """How the layer computes an input of this shape.
+
+        Parameters
+        ----------
+        input_shape
+            As an input of `__call__` has it.
+
+        Returns
+        -------
+        Plan
+            The algorithms, their memory and their cost. Computes nothing.
+
+        Raises
+        ------
+        ValueError
+            If the shape does not fit the layer.
+        """
+        shape = validate.shape("input_shape", input_shape)
+        fused = self._plan(shape)
+        weights = [part._weights for part in self._parts.values()]
+        return _described(fused.plan, fused.stages, fused.geometries, weights, shape)
+
+    def _plan(self, shape: tuple[int, ...]) -> Fused:
+        parts = self._parts.values()
+        weights = tuple(part.weight for part in parts)
+        shapes = tuple(weight.shape for weight in weights)
+        specs = tuple(part._spec for part in parts)
+        return fused_plan_for(shape, shapes, validate.dtype_name(weights[0]), specs)
+
+    def __getstate__(self) -> dict[str, Conv2d | None]:
+        return {name: getattr(self, name) for name in self._names}
+
+    def __setstate__(self, state: dict[str, Conv2d | None]) -> None:
+        self._set(**state)
+
+    def __repr__(self) -> str:
+        rows = [f"  ({name}): {part!r}\n" for name, part in self._parts.items()]
+        return f"{type(self).__name__}(\n{''.join(rows)})"
+
+
+class DepthwiseSeparableConv2d(_Block):
     """Depthwise convolution followed by a pointwise one, as in MobileNet and Xception.
+
+    One pass: the tensor between the two never exists. The bits are those of
+    ``pointwise(depthwise(x))``.
 
     Parameters
     ----------
@@ -595,6 +672,8 @@ class DepthwiseSeparableConv2d(_Layer):
     >>> block(np.zeros((1, 3, 16, 16), np.float32)).shape
     (1, 8, 16, 16)
     """
+
+    _names = ("depthwise", "pointwise")
 
     depthwise: Conv2d
     pointwise: Conv2d
@@ -719,25 +798,197 @@ class DepthwiseSeparableConv2d(_Layer):
         num_threads: int | None = None,
     ) -> Array:
         """Convolve `x`; arguments, result and errors as those of `Conv2d.__call__`."""
-        x = validate.float_array("x", x)
-        if out is not None:
-            validate.apart(out, [x])
-        between = self.depthwise(x, num_threads=num_threads)
-        return self.pointwise(between, residual, out, num_threads)
+        return self._run(validate.float_array("x", x), residual, out, num_threads)
 
-    def __getstate__(self) -> dict[str, Conv2d]:
-        return {"depthwise": self.depthwise, "pointwise": self.pointwise}
 
-    def __setstate__(self, state: dict[str, Conv2d]) -> None:
-        self._set(**state)
+class InvertedResidual(_Block):
+    """The block of MobileNetV2: 1x1 expansion, depthwise convolution, 1x1 projection.
 
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(\n"
-            f"  (depthwise): {self.depthwise!r}\n"
-            f"  (pointwise): {self.pointwise!r}\n"
-            ")"
+    ``y = project(depthwise(expand(x)))``, plus ``x`` where the stride is 1 and the channel counts
+    agree (Sandler et al. 2018, MobileNetV2: inverted residuals and linear bottlenecks). One pass:
+    the expanded tensors never exist. The bits are those of the three calls.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channel counts of the input and of the output.
+    kernel_size : int or one int per axis
+        Odd; the depthwise part is padded by half of the dilated kernel on either side.
+    stride, dilation : int or one int per axis
+        Of the depthwise part.
+    expansion : int
+        Channels of the depthwise part per input channel; with 1 there is no `expand`.
+    bias : bool
+        Whether all parts have a bias.
+    dtype, data_format, algorithm, rng
+        As in `pyconv.Conv2d`.
+    activation
+        After the expansion and after the depthwise part, as in `pyconv.conv2d`. The projection has
+        none.
+
+    Attributes
+    ----------
+    expand : Conv2d or None
+        1x1.
+    depthwise, project : Conv2d
+        The other two parts.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `pyconv.Conv2d`; ValueError if the kernel is even along an axis.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> block = pyconv.InvertedResidual(8, 8)
+    >>> block.depthwise.weight.shape, block.project.weight.shape
+    ((48, 1, 3, 3), (8, 48, 1, 1))
+    >>> x = np.ones((1, 8, 16, 16), np.float32)
+    >>> y = block.project(block.depthwise(block.expand(x)), residual=x)
+    >>> bool((block(x) == y).all())
+    True
+    """
+
+    _names = ("expand", "depthwise", "project")
+
+    expand: Conv2d | None
+    depthwise: Conv2d
+    project: Conv2d
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints = 3,
+        stride: Ints = 1,
+        dilation: Ints = 1,
+        expansion: int = 6,
+        bias: bool = True,
+        *,
+        dtype: npt.DTypeLike = np.float32,
+        data_format: str = "channels_first",
+        activation: Activation = "relu6",
+        algorithm: str = "auto",
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        n_in = validate.integer("in_channels", in_channels, 1)
+        factor = validate.integer("expansion", expansion, 1)
+        kernel = validate.ints("kernel_size", kernel_size, 2, minimum=1)
+        padding = validate.half_padding("kernel_size", kernel, dilation)
+        hidden = n_in * factor
+        shared: dict[str, Any] = dict(
+            bias=bias,
+            dtype=dtype,
+            data_format=data_format,
+            algorithm=algorithm,
+            rng=validate.generator(rng),
         )
+        expand = Conv2d(n_in, hidden, 1, activation=activation, **shared) if factor > 1 else None
+        depthwise = Conv2d(
+            hidden,
+            hidden,
+            kernel,
+            stride,
+            padding,
+            dilation,
+            hidden,
+            activation=activation,
+            **shared,
+        )
+        self._set(
+            expand=expand, depthwise=depthwise, project=Conv2d(hidden, out_channels, 1, **shared)
+        )
+
+    @classmethod
+    def from_weights(
+        cls,
+        expand_weight: Any,
+        depthwise_weight: Any,
+        project_weight: Any,
+        expand_bias: Any = None,
+        depthwise_bias: Any = None,
+        project_bias: Any = None,
+        stride: Ints = 1,
+        dilation: Ints = 1,
+        *,
+        data_format: str = "channels_first",
+        activation: Activation = "relu6",
+        algorithm: str = "auto",
+    ) -> Self:
+        """Make a block of given weights, which are copied.
+
+        Parameters
+        ----------
+        expand_weight : array or None
+            ``(hidden, C_in)`` or ``(hidden, C_in, 1, 1)``; None for a block without expansion.
+        depthwise_weight : array
+            ``(hidden, 1, kernel_height, kernel_width)``, both odd.
+        project_weight : array
+            ``(C_out, hidden)`` or ``(C_out, hidden, 1, 1)``.
+        expand_bias, depthwise_bias, project_bias : array, optional
+            ``(hidden,)``, ``(hidden,)`` and ``(C_out,)``.
+        stride, dilation, data_format, activation, algorithm
+            As in the constructor.
+        """
+        (weight,) = validate.weights(depthwise_weight, 1, 2, "depthwise_weight")
+        padding = validate.half_padding("depthwise_weight", weight.shape[2:], dilation)
+        shared: dict[str, Any] = dict(data_format=data_format, algorithm=algorithm)
+        expand = None
+        if expand_weight is not None:
+            first = validate.pointwise_weight("expand_weight", expand_weight)
+            validate.expanded_parts(first, weight)
+            expand = Conv2d.from_weights(first, expand_bias, activation=activation, **shared)
+        elif expand_bias is not None:
+            raise ValueError("expand_bias: got an array, expected None without expand_weight")
+        last = validate.pointwise_weight("project_weight", project_weight)
+        validate.separable_parts(weight, last, "project_weight")
+        block = cls.__new__(cls)
+        block._set(
+            expand=expand,
+            depthwise=Conv2d.from_weights(
+                weight,
+                depthwise_bias,
+                stride,
+                padding,
+                dilation,
+                weight.shape[0],
+                activation=activation,
+                **shared,
+            ),
+            project=Conv2d.from_weights(last, project_bias, **shared),
+        )
+        return block
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether the input is added to the output."""
+        first = self.depthwise if self.expand is None else self.expand
+        return self.depthwise.stride == (1, 1) and first.in_channels == self.project.out_channels
+
+    def __call__(self, x: Any, out: Array | None = None, num_threads: int | None = None) -> Array:
+        """Compute the block's output.
+
+        Parameters
+        ----------
+        x : array
+            ``(N, C_in, H, W)`` or ``(N, H, W, C_in)``, by `data_format`, of the layer's dtype;
+            ``N`` may be absent.
+        out, num_threads
+            As in `Conv2d.__call__`.
+
+        Returns
+        -------
+        ndarray
+            The output.
+
+        Raises
+        ------
+        ValueError, TypeError, MemoryError
+            As `pyconv.conv2d`.
+        """
+        x = validate.float_array("x", x)
+        return self._run(x, x if self.has_residual else None, out, num_threads)
 
 
 def fold_batch_norm(

@@ -23,6 +23,7 @@ struct WeightView {
 struct ConvArrays {
   const void* x;
   Strides x_strides;
+  bool x_ends_in_whole_lines;  // 64 bytes at the end of a channel's pixels may be read at once
   const void* packed_weights;
   const void* bias;      // contiguous, or null
   const void* residual;  // or null
@@ -58,6 +59,21 @@ class Plan {
 
  private:
   ConvProblem problem_;
+};
+
+// A plan that can also compute its output a few rows at a time, for callers that compute several
+// convolutions together: `rows` are positions of the height axis, of a problem with one image and
+// no depth.
+class RowsPlan : public Plan {
+ public:
+  using Plan::Plan;
+
+  // Memory that run_rows needs; aligned to 64 bytes.
+  virtual std::size_t rows_workspace_bytes() const = 0;
+  // Computes the output rows [begin, end) on the calling thread and allocates nothing. Reads no
+  // other input rows than those under their windows, writes no other output rows.
+  virtual void run_rows(const ConvArrays& arrays, std::int64_t begin, std::int64_t end,
+                        void* workspace) const = 0;
 };
 
 struct Algorithm {

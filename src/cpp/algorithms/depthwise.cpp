@@ -18,10 +18,10 @@ bool serves_channels(const ConvProblem& problem) {
 }
 
 // Weights are packed for both plans, one after the other: they are few.
-class DepthwisePlan final : public Plan {
+class DepthwisePlan final : public RowsPlan {
  public:
   DepthwisePlan(ConvProblem problem_in, std::int64_t lanes)
-      : Plan(std::move(problem_in)), pixels_(plan_depthwise_pixels(problem())) {
+      : RowsPlan(std::move(problem_in)), pixels_(plan_depthwise_pixels(problem())) {
     // Half-empty vectors cost as much as strided access does.
     if (serves_channels(problem()) && 2 * problem().out_channels >= lanes) {
       channels_ = plan_depthwise_channels(problem());
@@ -53,23 +53,38 @@ class DepthwisePlan final : public Plan {
   std::string reason() const override { return usual().reason(); }
 
   void run(const ConvArrays& arrays, int threads) const override {
-    if (!channels_ || arrays.x_strides.channel != 1 || arrays.out_strides.channel != 1) {
-      return pixels_->run(arrays, threads);
-    }
-    ConvArrays with_weights = arrays;
-    with_weights.packed_weights =
-        static_cast<const std::byte*>(arrays.packed_weights) + channels_begin();
-    channels_->run(with_weights, threads);
+    if (!lanes_are_channels(arrays)) return pixels_->run(arrays, threads);
+    channels_->run(for_channels(arrays), threads);
+  }
+
+  std::size_t rows_workspace_bytes() const override {
+    return std::max(pixels_->rows_workspace_bytes(),
+                    channels_ ? channels_->rows_workspace_bytes() : 0);
+  }
+
+  void run_rows(const ConvArrays& arrays, std::int64_t begin, std::int64_t end,
+                void* workspace) const override {
+    if (!lanes_are_channels(arrays)) return pixels_->run_rows(arrays, begin, end, workspace);
+    channels_->run_rows(for_channels(arrays), begin, end, workspace);
   }
 
  private:
+  bool lanes_are_channels(const ConvArrays& arrays) const {
+    return channels_ && arrays.x_strides.channel == 1 && arrays.out_strides.channel == 1;
+  }
+
+  ConvArrays for_channels(ConvArrays arrays) const {
+    arrays.packed_weights = static_cast<const std::byte*>(arrays.packed_weights) + channels_begin();
+    return arrays;
+  }
+
   std::size_t channels_begin() const { return align_up(pixels_->packed_bytes()); }
 
   // For arrays that are contiguous in the problem's format.
   const Plan& usual() const { return problem().channels_last && channels_ ? *channels_ : *pixels_; }
 
-  std::unique_ptr<Plan> pixels_;
-  std::unique_ptr<Plan> channels_;
+  std::unique_ptr<RowsPlan> pixels_;
+  std::unique_ptr<RowsPlan> channels_;
 };
 
 }  // namespace
@@ -94,7 +109,7 @@ std::string depthwise_refuses(const ConvProblem& problem) {
                       (static_cast<double>((height.kernel - 1) * height.dilation) + 1);
   const double columns =
       static_cast<double>(std::min(width.kernel, width.stride)) *
-      (static_cast<double>(std::min<std::int64_t>(width.out, kDepthwiseBlockColumns)) +
+      (static_cast<double>(std::min(width.out, depthwise_block_columns(problem))) +
        static_cast<double>((width.kernel - 1) * width.dilation / width.stride));
   if (rows * columns > kMostCopied) return "the rows under one window must fit the cache";
   return {};

@@ -1,19 +1,28 @@
 // What the two ways of computing depthwise layers share.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <memory>
 #include <numeric>
+#include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/common.hpp"
 #include "core/split.hpp"
 #include "kernels/kernel_table.hpp"
 
 namespace pyconv {
 
-// Output columns of a block where lanes are pixels.
-inline constexpr std::int64_t kDepthwiseBlockColumns = 1024;
+// Output columns of a block where lanes are pixels. Long single rows are cut less often: 4 KiB of
+// each channel at a time are no stream that the hardware would read ahead of, and took up to five
+// times as long. Where rows are copied, as many as the stride has phases share an L1 cache.
+inline std::int64_t depthwise_block_columns(const ConvProblem& problem) {
+  const auto& [depth, height, width] = problem.axes;
+  const bool one_row = depth.kernel == 1 && height.kernel == 1 && height.out == 1;
+  return one_row ? 8192 / std::min<std::int64_t>({width.kernel, width.stride, 8}) : 1024;
+}
 
 inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
   return ceil_div(n, multiple) * multiple;
@@ -33,6 +42,28 @@ struct TileAxis {
     spacing = dilation / common;
     step = axis.stride / common;
   }
+};
+
+// Where the taps of a channel stand relative to its first weight. There may be thousands of groups,
+// all alike: the offsets are found again only where the strides differ from those before.
+class TapOffsets {
+ public:
+  explicit TapOffsets(const ConvProblem& problem) : problem_(problem) {}
+
+  const std::vector<std::int64_t>& of(const WeightView& view) {
+    if (offsets_.empty() || !std::equal(strides_, strides_ + kSpatialAxes, view.axis_stride)) {
+      std::copy_n(view.axis_stride, kSpatialAxes, strides_);
+      offsets_.clear();
+      for_each_weight(problem_, view, 1,
+                      [this](std::int64_t, std::int64_t offset) { offsets_.push_back(offset); });
+    }
+    return offsets_;
+  }
+
+ private:
+  const ConvProblem& problem_;
+  std::int64_t strides_[kSpatialAxes] = {};
+  std::vector<std::int64_t> offsets_;
 };
 
 template <class T>
@@ -58,9 +89,9 @@ void clamp_of(const Activation& activation, DepthwiseEnd<T>& end) {
 int depthwise_threads(const ConvProblem& problem, int limit);
 
 // Lanes are pixels of a row: serves every depthwise problem and all arrays.
-std::unique_ptr<Plan> plan_depthwise_pixels(ConvProblem problem);
+std::unique_ptr<RowsPlan> plan_depthwise_pixels(ConvProblem problem);
 // Lanes are channels: one output channel per group; the channels of the input and of the output
 // must be next to each other.
-std::unique_ptr<Plan> plan_depthwise_channels(ConvProblem problem);
+std::unique_ptr<RowsPlan> plan_depthwise_channels(ConvProblem problem);
 
 }  // namespace pyconv

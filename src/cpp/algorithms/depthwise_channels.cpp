@@ -21,10 +21,10 @@ constexpr std::int64_t kWeightBytes = 16 << 10;  // of a chunk of channels: half
 constexpr std::int64_t kLeastVectors = 4;        // of a chunk: the table is built once for all
 
 template <class T>
-class DepthwiseChannelsPlan final : public Plan {
+class DepthwiseChannelsPlan final : public RowsPlan {
  public:
   explicit DepthwiseChannelsPlan(ConvProblem problem_in)
-      : Plan(std::move(problem_in)), table_(kernels<T>()) {
+      : RowsPlan(std::move(problem_in)), table_(kernels<T>()) {
     const ConvProblem& p = problem();
     for (int i = 0; i < 2; ++i) {
       const Axis& axis = p.axes[static_cast<std::size_t>(1 + i)];
@@ -52,21 +52,22 @@ class DepthwiseChannelsPlan final : public Plan {
     T* to = static_cast<T*>(packed);
     const std::int64_t taps = problem().taps();
     std::fill_n(to, packed_bytes() / sizeof(T), T(0));
+    TapOffsets offsets(problem());
     for (std::size_t g = 0; g < weights.size(); ++g) {
       const std::int64_t channel = problem().groups[g].out_begin;
       T* lane = to + channel / table_.lanes * taps * table_.lanes + channel % table_.lanes;
       const T* from = static_cast<const T*>(weights[g].data);
-      for_each_weight(problem(), weights[g], 1, [&](std::int64_t tap, std::int64_t offset) {
-        lane[tap * table_.lanes] = from[offset];
-      });
+      for (const std::int64_t offset : offsets.of(weights[g])) {
+        *lane = from[offset];
+        lane += table_.lanes;
+      }
     }
   }
 
   int useful_threads(int limit) const override { return depthwise_threads(problem(), limit); }
 
   std::size_t workspace_bytes(int threads) const override {
-    return align_up(static_cast<std::size_t>(chunk_) * sizeof(T)) +
-           static_cast<std::size_t>(threads) * carve(nullptr).bytes;
+    return zeros_bytes() + static_cast<std::size_t>(threads) * carve(nullptr).bytes;
   }
 
   std::string tile() const override {
@@ -80,21 +81,16 @@ class DepthwiseChannelsPlan final : public Plan {
     const ConvProblem& p = problem();
     if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
     const Workspace workspace(workspace_bytes(threads));
-    Carver carver(workspace.get());
-    T* zeros = carver.take<T>(static_cast<std::size_t>(chunk_));
-    std::fill_n(zeros, chunk_, T(0));
-    std::byte* scratch = workspace.get() + carver.used();
+    const T* const zeros = fill_zeros(workspace.get());
+    std::byte* const scratch = after_zeros(workspace.get());
     const std::size_t bytes = carve(nullptr).bytes;
 
-    // Rows of tiles, of one spacing phase each.
-    const std::int64_t spacing = std::min(tile_[0].spacing, p.axes[1].out);
-    const std::int64_t row_tiles =
-        ceil_div(ceil_div(p.axes[1].out, spacing), std::int64_t(kMaxDepthwiseChannelRows));
+    const RowTiles rows = row_tiles(0, p.axes[1].out);
     Split columns = columns_;
-    if (p.batch * p.axes[0].out * spacing * row_tiles * columns.count() < threads) {
+    if (p.batch * p.axes[0].out * rows.count() * columns.count() < threads) {
       columns = Split::by_count(p.axes[2].out, std::min<std::int64_t>(p.axes[2].out, threads));
     }
-    const std::int64_t tasks = p.batch * p.axes[0].out * spacing * row_tiles * columns.count();
+    const std::int64_t tasks = p.batch * p.axes[0].out * rows.count() * columns.count();
     parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
       const auto next = [&](std::int64_t count) {
         const std::int64_t digit = index % count;
@@ -104,18 +100,31 @@ class DepthwiseChannelsPlan final : public Plan {
       Task task(carve(scratch + static_cast<std::size_t>(thread) * bytes));
       task.zeros = zeros;
       const std::int64_t column = next(columns.count());
-      const std::int64_t row_tile = next(row_tiles);
-      const std::int64_t phase = next(spacing);
-      task.depth = next(p.axes[0].out);
-      task.image = index;
       task.column_begin = columns.begin(column);
       task.column_end = columns.end(column);
-      task.row = phase + row_tile * kMaxDepthwiseChannelRows * tile_[0].spacing;
-      if (task.row >= p.axes[1].out) return;
-      task.rows = std::min<std::int64_t>(ceil_div(p.axes[1].out - task.row, tile_[0].spacing),
-                                         kMaxDepthwiseChannelRows);
-      run_task(arrays, task);
+      rows.find(next(rows.count()), task.row, task.rows);
+      task.depth = next(p.axes[0].out);
+      task.image = index;
+      if (task.rows > 0) run_task(arrays, task);
     });
+  }
+
+  std::size_t rows_workspace_bytes() const override { return workspace_bytes(1); }
+
+  void run_rows(const ConvArrays& arrays, std::int64_t begin, std::int64_t end,
+                void* workspace) const override {
+    const RowTiles rows = row_tiles(begin, end);
+    Task task(carve(after_zeros(workspace)));
+    task.zeros = fill_zeros(workspace);
+    task.image = task.depth = 0;
+    for (std::int64_t row = 0; row < rows.count(); ++row) {
+      rows.find(row, task.row, task.rows);
+      for (std::int64_t column = 0; column < columns_.count() && task.rows > 0; ++column) {
+        task.column_begin = columns_.begin(column);
+        task.column_end = columns_.end(column);
+        run_task(arrays, task);
+      }
+    }
   }
 
  private:
@@ -132,6 +141,32 @@ class DepthwiseChannelsPlan final : public Plan {
     const T* zeros;
     std::int64_t image, depth, row, rows, column_begin, column_end;
   };
+
+  // Rows of tiles within [begin, end), of one spacing phase each; some may be empty.
+  struct RowTiles {
+    std::int64_t begin, end, spacing, tiles;
+
+    std::int64_t count() const { return std::min(spacing, end - begin) * tiles; }
+    void find(std::int64_t index, std::int64_t& row, std::int64_t& rows) const {
+      row = begin + index / tiles + index % tiles * kMaxDepthwiseChannelRows * spacing;
+      rows = std::clamp<std::int64_t>(ceil_div(end - row, spacing), 0, kMaxDepthwiseChannelRows);
+    }
+  };
+
+  RowTiles row_tiles(std::int64_t begin, std::int64_t end) const {
+    const std::int64_t spacing = tile_[0].spacing;
+    const std::int64_t of_phase = ceil_div(end - begin, std::min(spacing, end - begin));
+    return {begin, end, spacing, ceil_div(of_phase, std::int64_t(kMaxDepthwiseChannelRows))};
+  }
+
+  // The workspace begins with a pixel of zeros for all threads.
+  T* fill_zeros(void* workspace) const {
+    return std::fill_n(static_cast<T*>(workspace), chunk_, T(0)) - chunk_;
+  }
+  std::size_t zeros_bytes() const { return align_up(static_cast<std::size_t>(chunk_) * sizeof(T)); }
+  std::byte* after_zeros(void* workspace) const {
+    return static_cast<std::byte*>(workspace) + zeros_bytes();
+  }
 
   static constexpr std::int64_t kZeros = std::numeric_limits<std::int64_t>::min();
 
@@ -309,7 +344,7 @@ class DepthwiseChannelsPlan final : public Plan {
 
 }  // namespace
 
-std::unique_ptr<Plan> plan_depthwise_channels(ConvProblem problem) {
+std::unique_ptr<RowsPlan> plan_depthwise_channels(ConvProblem problem) {
   if (problem.dtype == DataType::float64) {
     return std::make_unique<DepthwiseChannelsPlan<double>>(std::move(problem));
   }

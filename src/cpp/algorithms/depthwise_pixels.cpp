@@ -23,19 +23,21 @@ namespace {
 // Copied rows should stay in the first-level cache, but a full tile is worth more than that.
 constexpr std::int64_t kStageBytes = 32 << 10;
 constexpr std::int64_t kTileStageBytes = 256 << 10;
+// How far to read ahead: no further than an L2 cache has room.
+constexpr std::int64_t kReadAheadBytes = 128 << 10;
 constexpr std::int64_t kEverywhere = std::int64_t(1) << 40;
 
 template <class T>
-class DepthwisePixelsPlan final : public Plan {
+class DepthwisePixelsPlan final : public RowsPlan {
  public:
   explicit DepthwisePixelsPlan(ConvProblem problem_in)
-      : Plan(std::move(problem_in)), table_(kernels<T>()) {
+      : RowsPlan(std::move(problem_in)), table_(kernels<T>()) {
     const ConvProblem& p = problem();
     height_ = TileAxis(p.axes[1]);
     row_step_ = std::min(height_.step, p.axes[1].kernel);
     shape_ = shape();
     const Axis& width = p.axes[2];
-    columns_ = Split::by_limit(width.out, kDepthwiseBlockColumns);
+    columns_ = Split::by_limit(width.out, depthwise_block_columns(p));
     for (std::int64_t tap = 0; tap < width.kernel; ++tap) {
       shifts_.push_back(tap * width.dilation - width.pad_before);
     }
@@ -62,12 +64,12 @@ class DepthwisePixelsPlan final : public Plan {
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
     T* to = static_cast<T*>(packed);
+    TapOffsets taps(problem());
     for (std::size_t g = 0; g < weights.size(); ++g) {
       const WeightView& view = weights[g];
       for (std::int64_t out = 0; out < problem().groups[g].out_channels; ++out) {
         const T* from = static_cast<const T*>(view.data) + out * view.out_stride;
-        for_each_weight(problem(), view, 1,
-                        [&](std::int64_t, std::int64_t offset) { *to++ = from[offset]; });
+        for (const std::int64_t offset : taps.of(view)) *to++ = from[offset];
       }
     }
   }
@@ -75,8 +77,7 @@ class DepthwisePixelsPlan final : public Plan {
   int useful_threads(int limit) const override { return depthwise_threads(problem(), limit); }
 
   std::size_t workspace_bytes(int threads) const override {
-    return align_up(static_cast<std::size_t>(zeros_) * sizeof(T)) +
-           static_cast<std::size_t>(threads) * carve(nullptr).bytes;
+    return zeros_bytes() + static_cast<std::size_t>(threads) * carve(nullptr).bytes;
   }
 
   std::string tile() const override {
@@ -93,10 +94,8 @@ class DepthwisePixelsPlan final : public Plan {
     if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
     const Blocks blocks = blocking(threads);
     const Workspace workspace(workspace_bytes(threads));
-    Carver carver(workspace.get());
-    T* zeros = carver.take<T>(static_cast<std::size_t>(zeros_));
-    std::fill_n(zeros, zeros_, T(0));
-    std::byte* scratch = workspace.get() + carver.used();
+    const T* const zeros = fill_zeros(workspace.get());
+    std::byte* const scratch = after_zeros(workspace.get());
     const std::size_t bytes = carve(nullptr).bytes;
     const std::int64_t tasks = p.batch * p.axes[0].out * blocks.rows.count() *
                                blocks.columns.count() * blocks.groups.count();
@@ -118,10 +117,28 @@ class DepthwisePixelsPlan final : public Plan {
       task.columns = blocks.columns.size(column);
       task.row_begin = blocks.rows.begin(row);
       task.row_end = blocks.rows.end(row);
-      task.in_place = in_place_ && arrays.x_strides.axis[2] == 1;
-      task.zeros = task.in_place ? zeros + p.axes[2].pad_before : zeros;
-      run_task(arrays, task);
+      run_task(arrays, task, zeros);
     });
+  }
+
+  std::size_t rows_workspace_bytes() const override { return workspace_bytes(1); }
+
+  void run_rows(const ConvArrays& arrays, std::int64_t begin, std::int64_t end,
+                void* workspace) const override {
+    const T* const zeros = fill_zeros(workspace);
+    const Split rows = Split::by_limit(end - begin, rows_.largest());
+    for (std::int64_t row = 0; row < rows.count(); ++row) {
+      for (std::int64_t column = 0; column < columns_.count(); ++column) {
+        Task task(carve(after_zeros(workspace)));
+        task.image = task.depth = task.group_begin = 0;
+        task.group_end = static_cast<std::int64_t>(problem().groups.size());
+        task.column = columns_.begin(column);
+        task.columns = columns_.size(column);
+        task.row_begin = begin + rows.begin(row);
+        task.row_end = begin + rows.end(row);
+        run_task(arrays, task, zeros);
+      }
+    }
   }
 
  private:
@@ -287,10 +304,25 @@ class DepthwisePixelsPlan final : public Plan {
     return blocks;
   }
 
-  void run_task(const ConvArrays& arrays, Task& task) const {
+  // The workspace begins with a row of zeros for all threads.
+  T* fill_zeros(void* workspace) const {
+    return std::fill_n(static_cast<T*>(workspace), zeros_, T(0)) - zeros_;
+  }
+  std::size_t zeros_bytes() const { return align_up(static_cast<std::size_t>(zeros_) * sizeof(T)); }
+  std::byte* after_zeros(void* workspace) const {
+    return static_cast<std::byte*>(workspace) + zeros_bytes();
+  }
+
+  void run_task(const ConvArrays& arrays, Task& task, const T* zeros) const {
     const ConvProblem& p = problem();
+    task.in_place = in_place_ && arrays.x_strides.axis[2] == 1;
+    task.zeros = task.in_place ? zeros + p.axes[2].pad_before : zeros;
     list_rows(arrays, task);
     const T* image = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch;
+    const std::int64_t length = task.columns * p.axes[2].stride;
+    const bool near = task.in_place &&
+                      positions(task.row_end - task.row_begin) * length * std::int64_t(sizeof(T)) <=
+                          kReadAheadBytes;
     for (std::int64_t g = task.group_begin; g < task.group_end; ++g) {
       const Group& group = p.groups[static_cast<std::size_t>(g)];
       const T* x = image + group.in_begin * arrays.x_strides.channel;
@@ -305,8 +337,28 @@ class DepthwisePixelsPlan final : public Plan {
         for (std::int64_t i = 0; i < size; ++i) {
           task.rows[i] = offsets[i] == kZeros ? task.zeros : base + offsets[i];
         }
+        if (near && size > 1 && g + 1 < task.group_end) {
+          // Rows that the tile before reads, too, are on their way already.
+          const std::int64_t known = t == 0 ? 0 : p.axes[1].kernel - row_step_;
+          read_ahead(task, x + arrays.x_strides.channel, offsets + known, offsets + size);
+        }
         offsets += size;
         run_tile(arrays, task, task.tiles[t], group);
+      }
+    }
+  }
+
+  // Fetches rows of the next channel. A tile reads several rows at once, in which the hardware
+  // finds no stream: from memory, planes of 28 to 112 pixels are up to three times as fast so; from
+  // the L3 cache, within 5 %. A single row is a stream.
+  void read_ahead(const Task& task, const T* x, const std::int64_t* begin,
+                  const std::int64_t* end) const {
+    constexpr std::int64_t line = 64 / sizeof(T);
+    const std::int64_t length = task.columns * problem().axes[2].stride;
+    for (const std::int64_t* offset = begin; offset < end; ++offset) {
+      if (*offset == kZeros) continue;
+      for (std::int64_t column = 0; column < length; column += line) {
+        __builtin_prefetch(x + *offset + column);
       }
     }
   }
@@ -489,7 +541,7 @@ class DepthwisePixelsPlan final : public Plan {
 
 }  // namespace
 
-std::unique_ptr<Plan> plan_depthwise_pixels(ConvProblem problem) {
+std::unique_ptr<RowsPlan> plan_depthwise_pixels(ConvProblem problem) {
   if (problem.dtype == DataType::float64) {
     return std::make_unique<DepthwisePixelsPlan<double>>(std::move(problem));
   }

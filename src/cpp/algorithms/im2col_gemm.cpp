@@ -37,10 +37,10 @@ constexpr std::int64_t kLargestPixelBlock = 1024;
 constexpr std::int64_t kMostSpanTaps = 16;
 
 template <class T>
-class Im2colGemmPlan final : public Plan {
+class Im2colGemmPlan final : public RowsPlan {
  public:
   explicit Im2colGemmPlan(ConvProblem problem_in)
-      : Plan(std::move(problem_in)), table_(kernels<T>()) {
+      : RowsPlan(std::move(problem_in)), table_(kernels<T>()) {
     const ConvProblem& p = problem();
     lanes_are_channels_ = choose_lanes();
     std::int64_t packed = 0;
@@ -60,6 +60,7 @@ class Im2colGemmPlan final : public Plan {
     for (int axis = 0; axis < kSpatialAxes; ++axis) {
       taps_[axis] = tap_ranges(p.axes[static_cast<std::size_t>(axis)]);
     }
+    rows_blocks_ = blocking(1);
   }
 
   std::string name() const override { return "im2col_gemm"; }
@@ -109,14 +110,39 @@ class Im2colGemmPlan final : public Plan {
       Task task;
       task.image = index / tasks_per_image;
       const std::int64_t within_image = index % tasks_per_image;
-      task.pixel_block = within_image / blocks.tasks_per_pixel_block;
+      const std::int64_t pixel_block = within_image / blocks.tasks_per_pixel_block;
       const std::int64_t within_block = within_image % blocks.tasks_per_pixel_block;
       const auto group =
           std::upper_bound(blocks.task_begin.begin(), blocks.task_begin.end(), within_block) - 1;
       task.group = static_cast<std::size_t>(group - blocks.task_begin.begin());
       task.channel_block = within_block - *group;
+      task.begin = blocks.pixels.begin(pixel_block) * blocks.pixel_quantum;
+      task.end = std::min(blocks.pixels.end(pixel_block) * blocks.pixel_quantum, p.out_pixels());
       run_task(arrays, blocks, task, scratch);
     });
+  }
+
+  std::size_t rows_workspace_bytes() const override { return carve(nullptr, rows_blocks_).bytes; }
+
+  void run_rows(const ConvArrays& arrays, std::int64_t begin, std::int64_t end,
+                void* workspace) const override {
+    const Scratch scratch = carve(workspace, rows_blocks_);
+    const std::int64_t width = problem().axes[2].out;
+    const std::int64_t quantum = rows_blocks_.pixel_quantum;
+    const Split quanta =
+        Split::by_limit(ceil_div((end - begin) * width, quantum), rows_blocks_.pixels.largest());
+    for (std::int64_t block = 0; block < quanta.count(); ++block) {
+      Task task;
+      task.image = 0;
+      task.begin = begin * width + quanta.begin(block) * quantum;
+      task.end = std::min(begin * width + quanta.end(block) * quantum, end * width);
+      for (task.group = 0; task.group < groups_.size(); ++task.group) {
+        const std::int64_t channel_blocks = rows_blocks_.channel_blocks[task.group].count();
+        for (task.channel_block = 0; task.channel_block < channel_blocks; ++task.channel_block) {
+          run_task(arrays, rows_blocks_, task, scratch);
+        }
+      }
+    }
   }
 
  private:
@@ -150,7 +176,8 @@ class Im2colGemmPlan final : public Plan {
 
   struct Task {
     std::int64_t image;
-    std::int64_t pixel_block;
+    std::int64_t begin;  // pixels [begin, end)
+    std::int64_t end;
     std::size_t group;
     std::int64_t channel_block;
   };
@@ -298,9 +325,8 @@ class Im2colGemmPlan final : public Plan {
     const ConvProblem& p = problem();
     const Group& group = p.groups[task.group];
     const GroupPlan& plan = groups_[task.group];
-    const std::int64_t begin = blocks.pixels.begin(task.pixel_block) * blocks.pixel_quantum;
-    const std::int64_t end =
-        std::min(blocks.pixels.end(task.pixel_block) * blocks.pixel_quantum, p.out_pixels());
+    const std::int64_t begin = task.begin;
+    const std::int64_t end = task.end;
     const Split& channel_blocks = blocks.channel_blocks[task.group];
     const std::int64_t part_begin = channel_blocks.begin(task.channel_block);
     const std::int64_t part_end = channel_blocks.end(task.channel_block);
@@ -510,6 +536,7 @@ class Im2colGemmPlan final : public Plan {
   std::int64_t packed_elements_ = 0;
   std::int64_t deepest_ = 0;
   std::vector<TapRange> taps_[kSpatialAxes];
+  Blocking rows_blocks_;  // of run_rows
 };
 
 }  // namespace

@@ -15,12 +15,13 @@ namespace {
 // The pixels of a task under all input channels: a quarter of a 1 MiB L2.
 constexpr std::int64_t kBlockBytes = 256 << 10;
 constexpr std::int64_t kMostVectors = 64;
+constexpr std::int64_t kTileBytes = 32 << 10;  // of pixels, most of an L1 cache
 
 template <class T>
-class PointwisePlan final : public Plan {
+class PointwisePlan final : public RowsPlan {
  public:
   explicit PointwisePlan(ConvProblem problem_in)
-      : Plan(std::move(problem_in)), table_(kernels<T>()) {
+      : RowsPlan(std::move(problem_in)), table_(kernels<T>()) {
     const ConvProblem& p = problem();
     for (const Group& group : p.groups) {
       groups_.push_back({Split::by_limit(group.out_channels, table_.tile_rows), packed_elements_});
@@ -28,6 +29,7 @@ class PointwisePlan final : public Plan {
     }
     channels_ = std::max<std::int64_t>(1, most_in_channels(p));
     const std::int64_t vector_bytes = channels_ * table_.lanes * std::int64_t(sizeof(T));
+    columns_first_ = vector_bytes * table_.direct_vectors[table_.tile_rows - 1] <= kTileBytes;
     vectors_ = std::clamp<std::int64_t>(kBlockBytes / vector_bytes, 6, kMostVectors);
   }
 
@@ -66,13 +68,7 @@ class PointwisePlan final : public Plan {
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(offsets_bytes() + bytes * static_cast<std::size_t>(threads));
     auto* const base = workspace.get();
-
-    const bool in_place = reads_in_place(arrays);
-    auto* const offsets = reinterpret_cast<std::int32_t*>(workspace.get());
-    for (std::int64_t c = 0; in_place && c < channels_; ++c) {
-      offsets[c] = static_cast<std::int32_t>(c * arrays.x_strides.channel);
-    }
-    const bool ends = ends_in_registers(arrays);
+    const Reading reading = make_reading(arrays, workspace.get());
     const auto groups = static_cast<std::int64_t>(p.groups.size());
     const Split blocks = pixel_blocks(threads);
     parallel_for(p.batch * groups * blocks.count(), threads, [&](std::int64_t task, int thread) {
@@ -82,12 +78,30 @@ class PointwisePlan final : public Plan {
       at.image = task / blocks.count() / groups;
       at.begin = blocks.begin(block) * table_.lanes;
       at.end = std::min(blocks.end(block) * table_.lanes, p.out_pixels());
-      at.in_place = in_place ? (at.end - at.begin) / table_.lanes : 0;
-      at.offsets = offsets;
       const Scratch scratch =
           carve(base + offsets_bytes() + static_cast<std::size_t>(thread) * bytes);
-      run_task(arrays, at, ends, scratch);
+      run_task(arrays, at, reading, scratch);
     });
+  }
+
+  std::size_t rows_workspace_bytes() const override { return workspace_bytes(1); }
+
+  void run_rows(const ConvArrays& arrays, std::int64_t begin, std::int64_t end,
+                void* workspace) const override {
+    const std::int64_t width = problem().axes[2].out;
+    const Reading reading = make_reading(arrays, workspace);
+    const Scratch scratch = carve(static_cast<std::byte*>(workspace) + offsets_bytes());
+    const std::int64_t vectors = ceil_div((end - begin) * width, table_.lanes);
+    // Where pixels stay in the cache for all output channels, no other cut would help.
+    const bool at_once = reading.in_place && columns_first_;
+    const Split blocks = Split::by_limit(vectors, at_once ? vectors : vectors_);
+    for (std::size_t group = 0; group < groups_.size(); ++group) {
+      for (std::int64_t block = 0; block < blocks.count(); ++block) {
+        const Place at{0, group, begin * width + blocks.begin(block) * table_.lanes,
+                       std::min(begin * width + blocks.end(block) * table_.lanes, end * width)};
+        run_task(arrays, at, reading, scratch);
+      }
+    }
   }
 
  private:
@@ -105,15 +119,30 @@ class PointwisePlan final : public Plan {
     std::size_t bytes;
   };
 
-  // Pixels [begin, end) of one group of one image, the first `in_place` vectors of them in place.
+  // How all tasks of a call meet its arrays.
+  struct Reading {
+    bool in_place;
+    bool ends;                    // in registers
+    const std::int32_t* offsets;  // of channels, in place
+  };
+
+  // Pixels [begin, end) of one group of one image.
   struct Place {
     std::int64_t image;
     std::size_t group;
     std::int64_t begin;
     std::int64_t end;
-    std::int64_t in_place;
-    const std::int32_t* offsets;
   };
+
+  // Lists offsets at the beginning of the workspace.
+  Reading make_reading(const ConvArrays& arrays, void* workspace) const {
+    auto* const offsets = static_cast<std::int32_t*>(workspace);
+    const bool in_place = reads_in_place(arrays);
+    for (std::int64_t c = 0; in_place && c < channels_; ++c) {
+      offsets[c] = static_cast<std::int32_t>(c * arrays.x_strides.channel);
+    }
+    return {in_place, ends_in_registers(arrays), offsets};
+  }
 
   std::size_t offsets_bytes() const {
     return align_up(static_cast<std::size_t>(channels_) * sizeof(std::int32_t));
@@ -124,10 +153,10 @@ class PointwisePlan final : public Plan {
     Carver carver(base);
     Scratch scratch;
     scratch.panel = carver.take<T>(size(channels_ * vectors_ * table_.lanes));
-    scratch.sums = carver.take<T>(size(table_.tile_rows * vectors_ * table_.lanes));
+    scratch.sums = carver.take<T>(size(table_.tile_rows * kMaxDirectVectors * table_.lanes));
     scratch.offsets = carver.take<std::int32_t>(size(channels_));
-    scratch.spans = carver.take<PixelSpan>(size(vectors_));
-    scratch.span_ends = carver.take<std::int32_t>(size(vectors_));
+    scratch.spans = carver.take<PixelSpan>(kMaxDirectVectors);
+    scratch.span_ends = carver.take<std::int32_t>(kMaxDirectVectors);
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -156,7 +185,7 @@ class PointwisePlan final : public Plan {
            (!arrays.residual || pixel_stride(problem(), arrays.residual_strides) == 1);
   }
 
-  void run_task(const ConvArrays& arrays, const Place& at, bool ends,
+  void run_task(const ConvArrays& arrays, const Place& at, const Reading& reading,
                 const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
     const GroupPlan& plan = groups_[at.group];
@@ -164,55 +193,95 @@ class PointwisePlan final : public Plan {
     const std::int64_t vectors = ceil_div(pixels, table_.lanes);
     const T* const image = static_cast<const T*>(arrays.x) + at.image * arrays.x_strides.batch +
                            group.in_begin * arrays.x_strides.channel;
-    const T* const packed = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
-    if (at.in_place < vectors) pack_pixels(arrays, at, image, group.in_channels, scratch);
-    for (std::int64_t v = 0; v < vectors; ++v) {
-      const std::int64_t filled = std::min(table_.lanes, pixels - v * table_.lanes);
-      scratch.spans[v] = {v * table_.lanes, 0, 0, static_cast<std::int16_t>(filled)};
+    // The vectors that are read in place; the others are packed.
+    const std::int64_t whole = arrays.x_ends_in_whole_lines ? vectors : pixels / table_.lanes;
+    const std::int64_t in_place = reading.in_place ? whole : 0;
+    if (in_place < vectors) pack_pixels(arrays, at, in_place, image, group.in_channels, scratch);
+    for (std::int64_t v = 0; v < kMaxDirectVectors; ++v) {
+      scratch.spans[v] = {v * table_.lanes, 0, 0, static_cast<std::int16_t>(table_.lanes)};
       scratch.span_ends[v] = static_cast<std::int32_t>(v + 1);
     }
-    for (std::int64_t tile = 0; tile < plan.tiles.count(); ++tile) {
-      const std::int64_t rows = plan.tiles.size(tile);
-      const std::int64_t out = plan.tiles.begin(tile);
-      const T* const weights = packed + out * group.in_channels;
-      const auto multiply = [&](const T* b, const std::int32_t* offsets, std::int64_t first,
-                                std::int64_t last) {
-        const Split columns = Split::by_limit(last - first, table_.direct_vectors[rows - 1]);
-        // The first tile of channels meets pixels that no cache holds. Each channel is in a page of
-        // its own, which no hardware prefetcher follows.
-        const std::int64_t ahead = tile == 0 ? columns.largest() * table_.lanes : 0;
-        for (std::int64_t part = 0; part < columns.count(); ++part) {
-          const std::int64_t vector = first + columns.begin(part);
-          RowsEnd<T> end;
-          if (ends) end = rows_end(arrays, at, group.out_begin + out, vector, scratch);
-          table_.direct[rows - 1][columns.size(part) - 1](
-              group.in_channels, weights, b + columns.begin(part) * table_.lanes, offsets, ahead,
-              scratch.sums + vector * table_.lanes, vectors * table_.lanes, false,
-              ends ? &end : nullptr);
+    RowsEnd<T> end = reading.ends ? rows_end(arrays, scratch) : RowsEnd<T>{};
+    const Columns columns[] = {
+        {image + at.begin, reading.offsets, 0, Split::by_limit(in_place, widest(plan))},
+        {scratch.panel, scratch.offsets, in_place,
+         Split::by_limit(vectors - in_place, widest(plan))},
+    };
+    for (const Columns& side : columns) {
+      if (columns_first_) {
+        for (std::int64_t part = 0; part < side.parts.count(); ++part) {
+          for (std::int64_t tile = 0; tile < plan.tiles.count(); ++tile) {
+            run_tile(arrays, at, reading, end, side, part, tile, scratch);
+          }
         }
-      };
-      multiply(image + at.begin, at.offsets, 0, at.in_place);
-      multiply(scratch.panel, scratch.offsets, at.in_place, vectors);
-      if (!ends) {
-        const SumsBlock<T> sums{scratch.sums,
-                                vectors * table_.lanes,
-                                false,
-                                at.image,
-                                group.out_begin + out,
-                                rows,
-                                at.begin,
-                                at.end};
-        send_sums(problem(), table_, arrays, sums);
+      } else {
+        for (std::int64_t tile = 0; tile < plan.tiles.count(); ++tile) {
+          for (std::int64_t part = 0; part < side.parts.count(); ++part) {
+            run_tile(arrays, at, reading, end, side, part, tile, scratch);
+          }
+        }
       }
     }
   }
 
+  // Vectors of pixels that are read from one place, in parts of a tile.
+  struct Columns {
+    const T* from;
+    const std::int32_t* offsets;  // of channels
+    std::int64_t first;           // vector of the task
+    Split parts;
+  };
+
+  // Vectors of the widest tile.
+  std::int64_t widest(const GroupPlan& plan) const {
+    return table_.direct_vectors[plan.tiles.largest() - 1];
+  }
+
+  void run_tile(const ConvArrays& arrays, const Place& at, const Reading& reading, RowsEnd<T>& end,
+                const Columns& side, std::int64_t part, std::int64_t tile,
+                const Scratch& scratch) const {
+    const Group& group = problem().groups[at.group];
+    const GroupPlan& plan = groups_[at.group];
+    const std::int64_t rows = plan.tiles.size(tile);
+    const std::int64_t out = plan.tiles.begin(tile);
+    const std::int64_t channel = group.out_begin + out;
+    const std::int64_t vectors = side.parts.size(part);
+    const std::int64_t begin = at.begin + (side.first + side.parts.begin(part)) * table_.lanes;
+    const std::int64_t pixels = std::min(vectors * table_.lanes, at.end - begin);
+    const T* const weights =
+        static_cast<const T*>(arrays.packed_weights) + plan.packed_offset + out * group.in_channels;
+    std::int16_t& last_lane = scratch.spans[vectors - 1].end;
+    if (reading.ends) {
+      // In place: to copy a struct that was just written is to wait for the outputs before it.
+      const auto offset = [&](const Strides& strides) {
+        return at.image * strides.batch + begin + channel * strides.channel;
+      };
+      if (arrays.bias) end.bias = static_cast<const T*>(arrays.bias) + channel;
+      if (arrays.residual) {
+        end.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
+      }
+      end.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
+      last_lane = static_cast<std::int16_t>(pixels - (vectors - 1) * table_.lanes);
+    }
+    // The first channels meet pixels that no cache holds. Each input channel is in a page of its
+    // own, which no hardware prefetcher follows.
+    const std::int64_t ahead = tile == 0 ? vectors * table_.lanes : 0;
+    table_.direct[rows - 1][vectors - 1](
+        group.in_channels, weights, side.from + side.parts.begin(part) * table_.lanes, side.offsets,
+        ahead, scratch.sums, vectors * table_.lanes, false, reading.ends ? &end : nullptr);
+    last_lane = static_cast<std::int16_t>(table_.lanes);
+    if (reading.ends) return;
+    const SumsBlock<T> sums{scratch.sums, vectors * table_.lanes, false, at.image, channel, rows,
+                            begin,        begin + pixels};
+    send_sums(problem(), table_, arrays, sums);
+  }
+
   // Packs the pixels that do not stand in place: [channel][whole vectors].
-  void pack_pixels(const ConvArrays& arrays, const Place& at, const T* image, std::int64_t channels,
-                   const Scratch& scratch) const {
+  void pack_pixels(const ConvArrays& arrays, const Place& at, std::int64_t in_place, const T* image,
+                   std::int64_t channels, const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const Strides& strides = arrays.x_strides;
-    const std::int64_t begin = at.begin + at.in_place * table_.lanes;
+    const std::int64_t begin = at.begin + in_place * table_.lanes;
     const std::int64_t width = ceil_div(at.end - begin, table_.lanes) * table_.lanes;
     for (std::int64_t c = 0; c < channels; ++c) {
       T* const to = scratch.panel + c * width;
@@ -236,22 +305,13 @@ class PointwisePlan final : public Plan {
     }
   }
 
-  RowsEnd<T> rows_end(const ConvArrays& arrays, const Place& at, std::int64_t channel,
-                      std::int64_t vector, const Scratch& scratch) const {
+  // What all tiles of a task share.
+  RowsEnd<T> rows_end(const ConvArrays& arrays, const Scratch& scratch) const {
     const Clamp clamp = *clamp_of(problem().activation);
-    const auto offset = [&](const Strides& strides) {
-      return at.image * strides.batch + channel * strides.channel + at.begin;
-    };
     RowsEnd<T> end{};
     end.spans = scratch.spans;
-    end.ends = scratch.span_ends + vector;
-    end.first = vector;
-    end.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
-    if (arrays.residual) {
-      end.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
-      end.residual_channel = arrays.residual_strides.channel;
-    }
-    end.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
+    end.ends = scratch.span_ends;
+    end.residual_channel = arrays.residual_strides.channel;
     end.out_channel = arrays.out_strides.channel;
     end.low = static_cast<T>(clamp.low);
     end.high = static_cast<T>(clamp.high);
@@ -263,6 +323,9 @@ class PointwisePlan final : public Plan {
   std::int64_t packed_elements_ = 0;
   std::int64_t channels_ = 1;  // most input channels of a group
   std::int64_t vectors_ = 1;   // of pixels, per task
+  // Whether a tile's pixels stay in the L1 cache for all output channels, or else its weights for
+  // all pixels.
+  bool columns_first_ = true;
 };
 
 }  // namespace

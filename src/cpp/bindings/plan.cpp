@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "algorithms/fused.hpp"
 #include "bindings/names.hpp"
 #include "bindings/register.hpp"
 #include "core/float_state.hpp"
@@ -118,6 +119,7 @@ std::unique_ptr<PackedWeights> pack(const Plan& plan, const std::vector<py::arra
   }
   const py::ssize_t size = element_size(problem.dtype);
   std::vector<WeightView> views;
+  views.reserve(problem.groups.size());
   std::int64_t first_out = 0;
   for (std::size_t g = 0; g < problem.groups.size(); ++g) {
     const py::array& weight = weights[weights.size() == 1 ? 0 : g];
@@ -153,34 +155,97 @@ bool signal_raises() {
   return PyErr_CheckSignals() != 0;
 }
 
+// Runs `work` without the GIL, until it is done or a signal handler raises.
+template <class Work>
+void run_released(const Work& work) {
+  try {
+    const py::gil_scoped_release release;
+    const Interruptible interruptible(signal_raises);
+    work();
+  } catch (const Interrupted&) {
+    throw py::error_already_set();
+  }
+}
+
+const void* data_for(const Plan& plan, const PackedWeights& weights) {
+  if (weights.bytes != plan.packed_bytes() || weights.packing != plan.packing()) {
+    throw std::logic_error("weights were packed for another plan");
+  }
+  return weights.data.get();
+}
+
+void set_residual(ConvArrays& arrays, const ConvProblem& problem,
+                  const std::optional<py::array>& residual) {
+  if (!residual) return;
+  arrays.residual = residual->data();
+  arrays.residual_strides = strides_of(*residual, problem);
+}
+
 py::array run(const Plan& plan, const py::array& x, const PackedWeights& weights,
               const std::optional<py::array>& bias, const std::optional<py::array>& residual,
               const std::optional<py::array>& out, int threads) {
   const ConvProblem& problem = plan.problem();
-  if (weights.bytes != plan.packed_bytes() || weights.packing != plan.packing()) {
-    throw std::logic_error("weights were packed for another plan");
-  }
+  ConvArrays arrays{};
+  arrays.packed_weights = data_for(plan, weights);
   py::array result = out ? *out : new_output(problem, x.ndim() == problem.spatial_rank + 2);
   if (result.size() == 0) return result;
-  ConvArrays arrays{};
   arrays.x = x.data();
   arrays.x_strides = strides_of(x, problem);
-  arrays.packed_weights = weights.data.get();
   arrays.bias = bias ? bias->data() : nullptr;
-  if (residual) {
-    arrays.residual = residual->data();
-    arrays.residual_strides = strides_of(*residual, problem);
-  }
+  set_residual(arrays, problem, residual);
   arrays.out = result.mutable_data();
   arrays.out_strides = strides_of(result, problem);
-  try {
-    const py::gil_scoped_release release;
-    const Interruptible interruptible(signal_raises);
-    plan.run(arrays, plan.useful_threads(threads));
-  } catch (const Interrupted&) {
-    throw py::error_already_set();
-  }
+  run_released([&] { plan.run(arrays, plan.useful_threads(threads)); });
   return result;
+}
+
+std::unique_ptr<FusedPlan> new_fused_plan(const std::vector<const Plan*>& plans,
+                                          const std::string& algorithm) {
+  if (plans.empty() || plans.size() > FusedPlan::kMostStages) {
+    throw std::logic_error("a fused plan has one to three stages");
+  }
+  std::vector<ConvProblem> problems;
+  for (const Plan* plan : plans) problems.push_back(plan->problem());
+  return std::make_unique<FusedPlan>(std::move(problems), algorithm);
+}
+
+py::list stages(const py::object& self) {
+  py::list list;
+  for (const auto& stage : self.cast<const FusedPlan&>().stages()) {
+    list.append(py::cast(stage.get(), py::return_value_policy::reference_internal, self));
+  }
+  return list;
+}
+
+py::array run_fused(const FusedPlan& plan, const py::array& x,
+                    const std::vector<const PackedWeights*>& weights,
+                    const std::vector<std::optional<py::array>>& biases,
+                    const std::optional<py::array>& residual, const std::optional<py::array>& out,
+                    int threads) {
+  const auto& stages = plan.stages();
+  if (weights.size() != stages.size() || biases.size() != stages.size()) {
+    throw std::logic_error("a fused plan needs weights and a bias or None per stage");
+  }
+  std::vector<ConvArrays> arrays(stages.size());
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    arrays[i].packed_weights = data_for(*stages[i], *weights[i]);
+    arrays[i].bias = biases[i] ? biases[i]->data() : nullptr;
+  }
+  const ConvProblem& last = plan.last();
+  py::array result = out ? *out : new_output(last, x.ndim() == last.spatial_rank + 2);
+  if (result.size() == 0) return result;
+  arrays.front().x = x.data();
+  arrays.front().x_strides = strides_of(x, plan.first());
+  set_residual(arrays.back(), last, residual);
+  arrays.back().out = result.mutable_data();
+  arrays.back().out_strides = strides_of(result, last);
+  run_released([&] { plan.run(arrays, plan.useful_threads(threads)); });
+  return result;
+}
+
+template <class AnyPlan>
+std::size_t workspace_bytes(const AnyPlan& plan, int threads) {
+  return Workspace::occupied(plan.workspace_bytes(threads));
 }
 
 }  // namespace
@@ -200,15 +265,21 @@ void register_plan(py::module_& module) {
       .def_property_readonly("tile", &Plan::tile)
       .def_property_readonly("reason", &Plan::reason)
       .def("useful_threads", &Plan::useful_threads, py::arg("limit"))
-      .def(
-          "workspace_bytes",
-          [](const Plan& plan, int threads) {
-            return Workspace::occupied(plan.workspace_bytes(threads));
-          },
-          py::arg("threads"))
+      .def("workspace_bytes", &workspace_bytes<Plan>, py::arg("threads"))
       .def("pack", &pack, py::arg("weights"))
       .def("run", &run, py::arg("x"), py::arg("weights"), py::arg("bias"), py::arg("residual"),
            py::arg("out"), py::arg("threads"));
+
+  py::class_<FusedPlan>(module, "FusedPlan")
+      .def(py::init(&new_fused_plan), py::arg("plans"), py::arg("algorithm"))
+      .def_property_readonly("algorithm", &FusedPlan::name)
+      .def_property_readonly("stages", &stages)
+      .def_property_readonly("tile", &FusedPlan::tile)
+      .def_property_readonly("reason", &FusedPlan::reason)
+      .def("useful_threads", &FusedPlan::useful_threads, py::arg("limit"))
+      .def("workspace_bytes", &workspace_bytes<FusedPlan>, py::arg("threads"))
+      .def("run", &run_fused, py::arg("x"), py::arg("weights"), py::arg("biases"),
+           py::arg("residual"), py::arg("out"), py::arg("threads"));
 }
 
 }  // namespace pyconv
