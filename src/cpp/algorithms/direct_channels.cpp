@@ -15,8 +15,8 @@
 //           k
 //
 // The copy takes each input element once, not once per tap as im2col does, and turns channels-first
-// images channels-last in registers on the way. Taps that meet zero padding only, under all pixels
-// of an output row or of a band of columns, are left out.
+// images channels-last in registers on the way. Taps that meet zero padding under all pixels of an
+// output row or of a band of columns, or under the first or last pixel of a row, are left out.
 #include <algorithm>
 
 #include "algorithms/common.hpp"
@@ -108,6 +108,7 @@ class DirectChannelsPlan final : public Plan {
     const Axis& width = axes_[2];
     reach_ = (width.kernel - 1) * width.dilation / width.stride;
     phases_ = width.kernel == 1 || width.dilation % width.stride == 0 ? 1 : width.stride;
+    width_taps_ = tap_ranges(width);
     bands_ = column_bands(width, p.padding_mode);
     choose_block();
   }
@@ -509,13 +510,22 @@ class DirectChannelsPlan final : public Plan {
                                           phase * l.phase_pitch + shift / width.stride * pitch_;
               const std::int64_t tap = (d * height.kernel + h) * width.kernel + w;
               scratch.units[count++] = {static_cast<std::int32_t>(offset),
-                                        static_cast<std::int32_t>(tap)};
+                                        static_cast<std::int16_t>(tap), edge_of(w)};
             }
           }
         }
         *end++ = count;
       }
     }
+  }
+
+  // The edge of an output row whose pixel meets zero padding under a width tap.
+  std::int16_t edge_of(std::int64_t tap) const {
+    if (problem().padding_mode != PaddingMode::zeros) return kNoEdge;
+    const TapRange& range = width_taps_[static_cast<std::size_t>(tap)];
+    const int edges = (range.first > 0 ? kFirstPixel : kNoEdge) |
+                      (range.last < axes_[2].out ? kLastPixel : kNoEdge);
+    return static_cast<std::int16_t>(edges == (kFirstPixel | kLastPixel) ? kNoEdge : edges);
   }
 
   // Adds a chunk of input channels to the sums of the block under one panel.
@@ -548,6 +558,8 @@ class DirectChannelsPlan final : public Plan {
         for (std::int64_t part = 0; part < columns.count(); ++part) {
           const std::int64_t column = first + columns.begin(part);
           const std::int64_t in_block = column - at.column;
+          tile.edges = (column == 0 ? kFirstPixel : kNoEdge) |
+                       (column + columns.size(part) == axes_[2].out ? kLastPixel : kNoEdge);
           tile.a = copy + in_block * pitch_;
           tile.c = scratch.sums + (r * at.columns + in_block) * tile.c_stride;
           if (tile.end) {
@@ -595,6 +607,7 @@ class DirectChannelsPlan final : public Plan {
   std::int64_t packed_elements_ = 0;
   std::int64_t reach_ = 0;   // columns of a phase beyond those of the output
   std::int64_t phases_ = 1;  // of columns
+  std::vector<TapRange> width_taps_;
   std::vector<Band> bands_;
   std::int64_t rows_ = 1;  // output pixels of a block
   std::int64_t columns_ = 1;

@@ -18,6 +18,9 @@ inline constexpr int kSpatialAxes = 3;
 //
 // Denormal numbers count as zeros (float_state.hpp).
 //
+// Terms of zero padding are +0 and may be left out: with finite weights they change no sum, but for
+// the sign of one that has underflowed to zero.
+//
 // A block is one cache line of channels-last float32, so that packing copies whole lines, and is
 // short enough that a kernel may stop after any block without losing its place in the chain.
 inline constexpr std::int64_t kChannelBlock = 16;

@@ -15,6 +15,29 @@ constexpr int channels_rows(int vectors) {
   return fitting < kMaxTileRows ? fitting : kMaxTileRows;
 }
 
+// Adds `count` channels under one tap to rows [kBegin, kEnd) of the sums.
+template <int kPitch, int kBegin, int kEnd, class T, int kRows, int kVectors>
+[[gnu::always_inline]] static inline void add_channels(std::int64_t count, const T* a, const T* b,
+                                                       Vec<T> (&sum)[kRows][kVectors]) {
+  using V = Vec<T>;
+  if constexpr (kBegin < kEnd) {
+#pragma GCC unroll 1
+    for (std::int64_t k = 0; k < count; ++k) {
+      V row[kVectors];
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
+#pragma GCC unroll 16
+      for (int i = kBegin; i < kEnd; ++i) {
+        const V scale = V::broadcast(a[i * kPitch]);
+#pragma GCC unroll 4
+        for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
+      }
+      ++a;
+      b += kVectors * V::lanes;
+    }
+  }
+}
+
 template <class T, int kPitch, int kRows, int kVectors>
 void channels_tile(const ChannelsTileArgs<T>& args) {
   using V = Vec<T>;
@@ -35,25 +58,15 @@ void channels_tile(const ChannelsTileArgs<T>& args) {
     for (const TapUnit* unit = args.units; unit != units_end; ++unit) {
       const T* a = a_block + unit->offset;
       const T* b = b_block + unit->tap * count * kWidth;
-      const auto add_channel = [&] {
-        V row[kVectors];
-#pragma GCC unroll 4
-        for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
-#pragma GCC unroll 16
-        for (int i = 0; i < kRows; ++i) {
-          const V scale = V::broadcast(a[i * kPitch]);
-#pragma GCC unroll 4
-          for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
-        }
-        ++a;
-        b += kWidth;
-      };
-      if (kPitch == kChannelBlock && count == kChannelBlock) {  // a constant count is 2 % faster
-#pragma GCC unroll 1
-        for (int k = 0; k < kChannelBlock; ++k) add_channel();
+      const std::int32_t edge = unit->edge & args.edges;
+      if (edge == kFirstPixel) {
+        add_channels<kPitch, 1, kRows>(count, a, b, sum);
+      } else if (edge == kLastPixel) {
+        add_channels<kPitch, 0, kRows - 1>(count, a, b, sum);
+      } else if (kPitch == kChannelBlock && count == kChannelBlock) {
+        add_channels<kPitch, 0, kRows>(kChannelBlock, a, b, sum);  // a constant is 2 % faster
       } else {
-#pragma GCC unroll 1
-        for (std::int64_t k = 0; k < count; ++k) add_channel();
+        add_channels<kPitch, 0, kRows>(count, a, b, sum);
       }
     }
     a_block += args.a_block;

@@ -107,11 +107,15 @@ struct PadPlaneArgs {
   T* to;
 };
 
-// Where one tap finds the pixels of a tile whose lanes are output channels, and its number in the
-// row-major order of the kernel.
+// Ends of an output row. A tap may meet padding only under the first or the last pixel of a row.
+enum RowEdge : std::int32_t { kNoEdge = 0, kFirstPixel = 1, kLastPixel = 2 };
+
+// Where one tap finds the pixels of a tile whose lanes are output channels, its number in the
+// row-major order of the kernel, and at which edge it meets zero padding: not at both.
 struct TapUnit {
   std::int32_t offset;
-  std::int32_t tap;
+  std::int16_t tap;
+  std::int16_t edge;
 };
 
 // Pixels stand next to each other, `pitch` elements apart, each with the channels of one block of
@@ -121,8 +125,9 @@ struct TapUnit {
 //         sum[i][j] = fma(a[block * a_block + unit.offset + i * pitch + channel],
 //                         b[((block * kChannelBlock) * taps + unit.tap * n + channel) * width + j],
 //                         sum[i][j])
-// for i < rows and j < width, where n is the number of channels of the block. The sums go to c, or
-// where `end` says if it is not null.
+// for i < rows and j < width, where n is the number of channels of the block. The first (last) i is
+// left out under a unit of that edge if it is one of `edges`, which the tile touches. The sums go
+// to c, or where `end` says if it is not null.
 template <class T>
 struct ChannelsTileArgs {
   const T* a;
@@ -131,6 +136,7 @@ struct ChannelsTileArgs {
   std::int64_t unit_count;
   std::int64_t channels;
   std::int64_t taps;
+  std::int32_t edges;
   const T* b;
   T* c;
   std::int64_t c_stride;
