@@ -220,8 +220,10 @@ def _wait_for_idle_threads() -> None:
     ONNX Runtime's workers spin for some 40 ms after a call and OpenMP's for some 5 ms; with as
     many threads as cores they would take a core from whoever is timed next.
     """
-    slice_seconds = 2e-3
-    for _ in range(100):
+    # Longer than two ticks of the scheduler: the system adds what a running thread has used at its
+    # ticks, 4 ms apart, and a thread that spins would look idle between them.
+    slice_seconds = 10e-3
+    for _ in range(20):
         before = time.process_time()
         time.sleep(slice_seconds)
         if time.process_time() - before < slice_seconds / 4:

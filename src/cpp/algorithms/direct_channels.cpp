@@ -37,6 +37,10 @@ constexpr std::int64_t kFewestColumns = 8;
 // Pixels of a block, at most: their sums under one panel stay in L1 and the near part of L2.
 constexpr std::int64_t kMostPixels = 1024;
 
+// Pixels of a block, at least, where weights come from beyond the L2 cache: they then take less
+// than one byte per cycle.
+constexpr std::int64_t kFewestPixels = 128;
+
 // Channels-last outputs of a block: each panel writes a piece of every pixel, and pieces of one
 // pixel should meet in the L2 cache.
 constexpr std::int64_t kOutputBytes = 256 << 10;
@@ -276,8 +280,15 @@ class DirectChannelsPlan final : public Plan {
       columns_ = std::max(kFewestColumns, columns_ / 2);
     }
     rows_ = 1;
-    while (columns_ == width && rows_ < height && (rows_ + 1) * columns_ <= most_pixels &&
-           row_span(rows_ + 1) <= kMostRowSpan && copy_elements(rows_ + 1, columns_) <= most) {
+    const auto fits = [&](std::int64_t rows, std::int64_t elements) {
+      return columns_ == width && rows <= height && rows * columns_ <= most_pixels &&
+             row_span(rows) <= kMostRowSpan && copy_elements(rows, columns_) <= elements;
+    };
+    while (fits(rows_ + 1, most)) ++rows_;
+    // Weights that no L2 cache holds come anew for each block.
+    const std::int64_t most_elements = kMostCopyBytes / std::int64_t(sizeof(T));
+    while (packed_elements_ > most && rows_ * columns_ < kFewestPixels &&
+           fits(rows_ + 1, most_elements)) {
       ++rows_;
     }
   }

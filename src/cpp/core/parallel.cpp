@@ -2,6 +2,7 @@
 
 #include <omp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <x86intrin.h>
 
 #include <algorithm>
@@ -75,6 +76,38 @@ class Members {
   int count_;
 };
 
+// Which processors the members of a team run on. The system may wake a thread on the processor of
+// another and leave it there for milliseconds, in which both together are as fast as one.
+class Seats {
+ public:
+  // Takes the calling thread's processor, or moves it to one that nobody has taken, if there is
+  // one.
+  void take() {
+    const int here = sched_getcpu();
+    if (here < 0 || here >= CPU_SETSIZE || claim(here)) return;
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    cpu_set_t idle = allowed;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if ((taken_[cpu / 64].load(std::memory_order_relaxed) >> cpu % 64 & 1) != 0) {
+        CPU_CLR(static_cast<std::size_t>(cpu), &idle);
+      }
+    }
+    if (CPU_COUNT(&idle) == 0 || sched_setaffinity(0, sizeof idle, &idle) != 0) return;
+    const int there = sched_getcpu();
+    if (there >= 0 && there < CPU_SETSIZE) claim(there);
+    sched_setaffinity(0, sizeof allowed, &allowed);  // it stays, but may go
+  }
+
+ private:
+  bool claim(int cpu) {
+    const std::uint64_t bit = std::uint64_t(1) << cpu % 64;
+    return (taken_[cpu / 64].fetch_or(bit, std::memory_order_relaxed) & bit) == 0;
+  }
+
+  std::atomic<std::uint64_t> taken_[CPU_SETSIZE / 64] = {};
+};
+
 }  // namespace
 
 int openmp_max_threads() { return omp_get_max_threads(); }
@@ -108,6 +141,8 @@ void run_team(int threads, void (*work)(const void*, int, const Worker&), const 
   } else {
     std::exception_ptr failure;
     std::atomic<int> finished{0};
+    Seats seats;
+    seats.take();
 #pragma omp parallel num_threads(members.count())
     {
       // The team may be smaller still (OMP_THREAD_LIMIT, nested regions): every member takes each
@@ -115,6 +150,7 @@ void run_team(int threads, void (*work)(const void*, int, const Worker&), const 
       const FloatState float_state;
       const int team = omp_get_num_threads();
       const int member = omp_get_thread_num();
+      if (member != 0) seats.take();
       try {
         const Worker worker(call, member == 0);
         for (int thread = member; thread < threads; thread += team) {
