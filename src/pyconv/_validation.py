@@ -470,7 +470,7 @@ def bias(value: object, out_channels: int, like: Array, name: str = "bias") -> A
             f"{name}: got shape {array.shape}, expected ({out_channels},), one per output channel"
         )
     same_dtype(name, array, like)
-    return np.ascontiguousarray(array)
+    return array if array.flags.c_contiguous else array.copy()
 
 
 def causal_weight(value: object) -> Array:
@@ -543,7 +543,8 @@ def out(
 
 def apart(value: object, inputs: Sequence[Array | None]) -> Array:
     """Reject an `out` that is no array, or shares memory with an input."""
-    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+    plain = type(value) is np.ndarray
+    if not plain and (not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray)):
         raise TypeError(f"out: got {type(value).__name__}, expected a numpy.ndarray")
     for array in inputs:
         if array is not None and _overlap(value, array):

@@ -652,7 +652,14 @@ bool direct_channels_pays(const ConvProblem& p) {
   const std::int64_t in_channels = most_in_channels(p);
   const std::int64_t out_channels = most_out_channels(p);
   if (2 * out_channels < kChannelBlock) return false;  // half of the lanes would idle
-  if (p.taps() > 1) return true;
+  if (p.taps() > 1) {
+    // Two or three taps share little of the cost of changing the layout of input and output; im2col
+    // copies whole vectors of long rows.
+    const double layouts = 14.0 / static_cast<double>(std::max<std::int64_t>(1, in_channels)) +
+                           14.0 / static_cast<double>(out_channels);
+    const bool long_rows = p.axes[2].out >= 256 && p.axes[2].stride == 1;
+    return p.channels_last || !long_rows || layouts / static_cast<double>(p.taps()) < 0.05;
+  }
   // Of a 1x1 kernel, im2col makes one loop over all input channels, where here each block of them
   // is a loop of its own. It pays to have none where few of them meet many output channels.
   if (p.channels_last) return in_channels > 256 || out_channels < 2 * in_channels;

@@ -55,15 +55,16 @@ thread_local int team_size = 1;
 class Members {
  public:
   explicit Members(int wanted) {
-    const int processors = omp_get_num_procs();
-    const int others = busy.load(std::memory_order_relaxed);
-    // libgomp ends the process when it cannot start a thread, so nobody gets many more than there
-    // are processors.
-    const int most = others > 0 ? processors - others : 4 * processors;
-    const bool serial = forked_child.load(std::memory_order_relaxed);
-    count_ = serial ? 1 : std::max(1, std::min(wanted, most));
-    if (count_ > team_size) count_ = team_size + startable(count_ - team_size);
-    if (count_ > 1) team_size = count_;
+    if (wanted > 1 && !forked_child.load(std::memory_order_relaxed)) {
+      const int processors = omp_get_num_procs();  // a system call
+      const int others = busy.load(std::memory_order_relaxed);
+      // libgomp ends the process when it cannot start a thread, so nobody gets many more than there
+      // are processors.
+      const int most = others > 0 ? processors - others : 4 * processors;
+      count_ = std::max(1, std::min(wanted, most));
+      if (count_ > team_size) count_ = team_size + startable(count_ - team_size);
+      if (count_ > 1) team_size = count_;
+    }
     busy.fetch_add(count_, std::memory_order_relaxed);
   }
   ~Members() { busy.fetch_sub(count_, std::memory_order_relaxed); }
@@ -73,7 +74,7 @@ class Members {
   int count() const { return count_; }
 
  private:
-  int count_;
+  int count_ = 1;
 };
 
 // Which processors the members of a team run on. The system may wake a thread on the processor of
