@@ -234,6 +234,30 @@ print(sorted(running)[50])
     assert median <= 8 + len(os.sched_getaffinity(0))
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor only")
+def test_threads_that_moved_apart_may_go_anywhere() -> None:
+    # A limit to one processor wakes the whole team there; without it they must part, and none may
+    # stay bound to where it went.
+    script = (
+        BIG
+        + """
+allowed = os.sched_getaffinity(0)
+layer(x, num_threads=2)
+threads = [int(name) for name in os.listdir("/proc/self/task")]
+for turn in range(5):
+    for thread in threads:
+        os.sched_setaffinity(thread, {min(allowed)})
+    layer(x, num_threads=2)
+    for thread in threads:
+        os.sched_setaffinity(thread, allowed)
+    for _ in range(20):
+        layer(x, num_threads=2)
+    assert all(os.sched_getaffinity(thread) == allowed for thread in threads)
+"""
+    )
+    run_script(script)
+
+
 def test_idle_threads_do_not_spin() -> None:
     script = f"""{BIG}
 import time
