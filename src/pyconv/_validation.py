@@ -543,8 +543,7 @@ def out(
 
 def apart(value: object, inputs: Sequence[Array | None]) -> Array:
     """Reject an `out` that is no array, or shares memory with an input."""
-    plain = type(value) is np.ndarray
-    if not plain and (not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray)):
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"out: got {type(value).__name__}, expected a numpy.ndarray")
     for array in inputs:
         if array is not None and _overlap(value, array):
