@@ -61,6 +61,16 @@ def same_bits(a: Array, b: Array) -> None:
     np.testing.assert_array_equal(np.signbit(a[~nan]), np.signbit(b[~nan]))
 
 
+def same_sums(problem: Problem, y: Array) -> None:
+    """Assert what holds among direct algorithms, which may leave out terms of zero padding.
+
+    With finite weights these change no sum, but for the sign of one that underflows to zero.
+    """
+    weights = problem.weight if isinstance(problem.weight, list) else [problem.weight]
+    if all(np.isfinite(weight).all() for weight in weights):
+        np.testing.assert_array_equal(problem.run("reference"), y)
+
+
 def check_variants(data: st.DataObject, problem: Problem, algorithm: str, y: Array) -> None:
     """Assert that layouts, threads, layers and instruction sets leave the bits alone."""
     arrays: dict[str, Any] = {}
@@ -117,7 +127,7 @@ def agrees_with_the_oracle(data: st.DataObject) -> None:
     exact = algorithm in (*DIRECT, "auto_direct")
     (expected if exact else expected.of_the_whole()).check(y)
     if exact:
-        same_bits(problem.run("reference"), y)
+        same_sums(problem, y)
     check_variants(data, problem, algorithm, y)
 
 
@@ -136,7 +146,7 @@ def agrees_with_itself(data: st.DataObject) -> None:
             for value in data.draw(st.lists(st.sampled_from(special), max_size=2)):
                 array.flat[data.draw(st.integers(0, array.size - 1))] = value
     y = problem.run(algorithm)
-    same_bits(problem.run("reference"), y)
+    same_sums(problem, y)
     check_variants(data, problem, algorithm, y)
 
 
