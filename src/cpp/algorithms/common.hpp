@@ -45,6 +45,15 @@ inline std::int64_t most_out_channels(const ConvProblem& problem) {
   return most;
 }
 
+// What changing the layout of a channels-first input and output costs where lanes are output
+// channels, in multiply-add instructions per instruction and tap of the convolution, as measured.
+inline double layout_cost(const ConvProblem& problem) {
+  const auto share = [](std::int64_t channels) {
+    return 14 / static_cast<double>(std::max<std::int64_t>(1, channels));
+  };
+  return share(most_in_channels(problem)) + share(most_out_channels(problem));
+}
+
 // Packs a group's weights as panels [k][width], one after the other, for consecutive parts of the
 // output channels; a part of the split is `unit` channels wide per element. Missing channels are 0.
 template <class T>

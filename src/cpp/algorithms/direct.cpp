@@ -510,7 +510,7 @@ static double rows_inside(const ConvProblem& p) {
 
 bool direct_pays(const ConvProblem& p) {
   if (p.channels_last) return false;
-  const auto in_channels = static_cast<double>(std::max<std::int64_t>(1, most_in_channels(p)));
+  const std::int64_t in_channels = most_in_channels(p);
   const std::int64_t out_channels = std::max<std::int64_t>(1, most_out_channels(p));
   if (p.taps() == 1) {  // of a stride: that of 1 is pointwise
     return in_channels <= 96 && p.out_pixels() >= 256;
@@ -518,20 +518,19 @@ bool direct_pays(const ConvProblem& p) {
   if (in_channels < kChannelBlock) {
     // Lanes of output channels read blocks of 16: a few input channels waste most of each, unless
     // so many taps make up for it.
-    return p.taps() * most_in_channels(p) < 300 || 2 * out_channels < kChannelBlock;
+    return p.taps() * in_channels < 300 || 2 * out_channels < kChannelBlock;
   }
   // What each computes or moves in vain, as a share of the multiplications. Here the columns beyond
   // the output's width; with output channels as lanes those beyond the last channel, and changing
-  // the layout of input and output, in multiply-add instructions per vector, as measured.
+  // the layout of input and output.
   // Splitting the phases of a stride costs more than that.
   if (p.axes[1].stride > 1 || p.axes[2].stride > 1) return 2 * out_channels < kChannelBlock;
   const RowLayout layout(p);
   const double width = static_cast<double>(std::max<std::int64_t>(1, p.axes[2].out));
   const double pixels = 1.01 * static_cast<double>(layout.pitch) / width;
   const double whole = static_cast<double>(ceil_div(out_channels, 16) * 16);
-  const double layouts = 14 * (1 / in_channels + 1 / static_cast<double>(out_channels));
-  const double channels =
-      whole / static_cast<double>(out_channels) * (1 + layouts / static_cast<double>(p.taps()));
+  const double channels = whole / static_cast<double>(out_channels) *
+                          (1 + layout_cost(p) / static_cast<double>(p.taps()));
   return pixels < channels * rows_inside(p);
 }
 

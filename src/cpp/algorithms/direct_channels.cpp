@@ -62,6 +62,11 @@ struct Band {
   std::vector<std::int64_t> taps;
 };
 
+// Into how many phases the columns of the copy are split: one where all taps read the same.
+std::int64_t column_phases(const Axis& width) {
+  return width.kernel == 1 || width.dilation % width.stride == 0 ? 1 : width.stride;
+}
+
 std::vector<Band> column_bands(const Axis& axis, PaddingMode mode) {
   std::vector<std::int64_t> all(static_cast<std::size_t>(axis.kernel));
   for (std::int64_t tap = 0; tap < axis.kernel; ++tap) all[static_cast<std::size_t>(tap)] = tap;
@@ -111,7 +116,7 @@ class DirectChannelsPlan final : public Plan {
     }
     const Axis& width = axes_[2];
     reach_ = (width.kernel - 1) * width.dilation / width.stride;
-    phases_ = width.kernel == 1 || width.dilation % width.stride == 0 ? 1 : width.stride;
+    phases_ = column_phases(width);
     width_taps_ = tap_ranges(width);
     bands_ = column_bands(width, p.padding_mode);
     choose_block();
@@ -636,10 +641,8 @@ std::string direct_channels_refuses(const ConvProblem& p) {
   for (const Axis& axis : p.axes) {
     if (axis.kernel > kMostTaps || axis.stride > kMost || axis.dilation > kMost) return large;
   }
-  const std::int64_t phases =
-      width.kernel == 1 || width.dilation % width.stride == 0 ? 1 : width.stride;
   elements += (width.kernel - 1) * width.dilation / width.stride;
-  elements *= phases * p.axes[0].kernel * p.axes[1].kernel;
+  elements *= column_phases(width) * p.axes[0].kernel * p.axes[1].kernel;
   const std::int64_t channels = std::min<std::int64_t>(most_in_channels(p), kMost);
   const std::int64_t element = p.dtype == DataType::float64 ? 8 : 4;
   if (elements > kMost || elements * (channels + kChannelBlock) * element > kMost) return large;
@@ -655,10 +658,8 @@ bool direct_channels_pays(const ConvProblem& p) {
   if (p.taps() > 1) {
     // Two or three taps share little of the cost of changing the layout of input and output; im2col
     // copies whole vectors of long rows.
-    const double layouts = 14.0 / static_cast<double>(std::max<std::int64_t>(1, in_channels)) +
-                           14.0 / static_cast<double>(out_channels);
     const bool long_rows = p.axes[2].out >= 256 && p.axes[2].stride == 1;
-    return p.channels_last || !long_rows || layouts / static_cast<double>(p.taps()) < 0.05;
+    return p.channels_last || !long_rows || layout_cost(p) / static_cast<double>(p.taps()) < 0.05;
   }
   // Of a 1x1 kernel, im2col makes one loop over all input channels, where here each block of them
   // is a loop of its own. It pays to have none where few of them meet many output channels.
