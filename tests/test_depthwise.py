@@ -16,9 +16,11 @@ LANES = 16  # of the widest vector
 
 
 def check(problem: Problem, **overrides: Any) -> None:
-    """Depthwise is what the reference is, bit for bit."""
-    y = problem.run("depthwise", **overrides)
-    np.testing.assert_array_equal(y.view(np.uint8), problem.run("reference").view(np.uint8))
+    """What serves depthwise layers is what the reference is, bit for bit."""
+    expected = problem.run("reference").view(np.uint8)
+    for algorithm in ("depthwise", "grouped"):
+        y = problem.run(algorithm, **overrides)
+        np.testing.assert_array_equal(y.view(np.uint8), expected)
 
 
 def image(
@@ -28,9 +30,10 @@ def image(
     return make((1, channels, *sizes), (channels * multiplier, 1, *kernel), groups=channels, **more)
 
 
-def test_auto_is_depthwise() -> None:
-    layer = pyconv.Conv2d(8, 16, 3, groups=8)
-    assert layer.plan((1, 8, 9, 9)).algorithm == "depthwise"
+def test_auto_takes_pixels_as_lanes_where_rows_are_long() -> None:
+    layer = pyconv.Conv2d(32, 32, 3, groups=32)
+    assert layer.plan((1, 32, 112, 112)).algorithm == "depthwise"
+    assert layer.plan((1, 32, 14, 14)).algorithm == "grouped"
 
 
 def test_refuses_groups_of_more_channels_and_says_why() -> None:

@@ -19,6 +19,7 @@ bool has_sums(const ConvProblem& problem) {
 const std::vector<Algorithm>& algorithms() {
   static const std::vector<Algorithm> list = {
       {"winograd_4x4_3x3", false, winograd_refuses, winograd_pays, plan_winograd},
+      {"grouped", true, grouped_refuses, grouped_pays, plan_grouped},
       {"depthwise", true, depthwise_refuses, depthwise_pays, plan_depthwise},
       {"pointwise", true, pointwise_refuses, pointwise_pays, plan_pointwise},
       {"direct", true, direct_refuses, direct_pays, plan_direct},

@@ -122,31 +122,37 @@ static inline Vec<T> tanh(Vec<T> x) {
   return V::select(V::less(magnitude, V::broadcast(T(0.625))), small, V::copysign(large, x));
 }
 
-// Activations as function objects: NaN in, NaN out.
+// Activations as function objects: NaN in, NaN out. Short ones are worth code of their own for each
+// vector of a square.
 template <class T>
 struct Activations {
   using V = Vec<T>;
 
   struct None {
+    static constexpr bool kShort = true;
     explicit None(const Activation&) {}
     V operator()(V x) const { return x; }
   };
   struct Relu {
+    static constexpr bool kShort = true;
     explicit Relu(const Activation&) {}
     V operator()(V x) const { return V::max(V::zero(), x); }
   };
   struct Clip {
+    static constexpr bool kShort = true;
     V low, high;
     explicit Clip(const Activation& a)
         : low(V::broadcast(static_cast<T>(a.low))), high(V::broadcast(static_cast<T>(a.high))) {}
     V operator()(V x) const { return V::min(high, V::max(low, x)); }
   };
   struct LeakyRelu {
+    static constexpr bool kShort = false;
     V slope;
     explicit LeakyRelu(const Activation& a) : slope(V::broadcast(static_cast<T>(a.low))) {}
     V operator()(V x) const { return V::select(V::less(x, V::zero()), slope * x, x); }
   };
   struct Sigmoid {
+    static constexpr bool kShort = false;
     explicit Sigmoid(const Activation&) {}
     V operator()(V x) const {
       const V one = V::broadcast(T(1));
@@ -154,14 +160,17 @@ struct Activations {
     }
   };
   struct Tanh {
+    static constexpr bool kShort = false;
     explicit Tanh(const Activation&) {}
     V operator()(V x) const { return tanh<T>(x); }
   };
   struct Silu {
+    static constexpr bool kShort = false;
     explicit Silu(const Activation&) {}
     V operator()(V x) const { return x / (V::broadcast(T(1)) + exp<T>(V::zero() - x)); }
   };
   struct Hardsigmoid {
+    static constexpr bool kShort = false;
     explicit Hardsigmoid(const Activation&) {}
     V operator()(V x) const {
       const V six = V::broadcast(T(6));
@@ -169,6 +178,7 @@ struct Activations {
     }
   };
   struct Hardswish {
+    static constexpr bool kShort = false;
     explicit Hardswish(const Activation&) {}
     V operator()(V x) const {
       const V six = V::broadcast(T(6));
@@ -176,6 +186,7 @@ struct Activations {
     }
   };
   struct Gelu {
+    static constexpr bool kShort = false;
     explicit Gelu(const Activation&) {}
     V operator()(V x) const {
       const V erf_part = erf<T>(x * V::broadcast(static_cast<T>(0.70710678118654752440)));
@@ -250,12 +261,46 @@ template <class T, class Function>
   }
 }
 
+// A square of sums in registers: its rows are contiguous, and have one bias each.
+template <class T, class Function>
+static inline void epilogue_square(const EpilogueArgs<T>& args,
+                                   const Vec<T> (&sums)[Vec<T>::lanes]) {
+  using V = Vec<T>;
+  const Function activation(args.activation);
+  const T no_bias = -T(0);
+  const T* bias = args.bias ? args.bias : &no_bias;
+  const std::int64_t bias_row = args.bias ? args.bias_row : 0;
+  const T* residual = args.residual;
+  T* out = args.out;
+  if (args.columns == V::lanes && args.rows == V::lanes && !residual) {
+#pragma GCC unroll 16
+    for (int r = 0; r < V::lanes; ++r) {
+      activation(sums[r] + V::broadcast(bias[r * bias_row])).store(out);
+      out += args.out_row;
+    }
+    return;
+  }
+  const auto mask = V::mask_range(0, static_cast<int>(args.columns));
+#pragma GCC unroll 16
+  for (int r = 0; r < V::lanes; ++r) {
+    if (r >= args.rows) break;
+    V v = sums[r] + V::broadcast(bias[r * bias_row]);
+    if (residual) {
+      v = v + V::load_or_zero(mask, residual);
+      residual += args.residual_row;
+    }
+    activation(v).store(mask, out);
+    out += args.out_row;
+  }
+}
+
 // The same where columns of the output are contiguous and rows are not: squares of the sums change
 // rows and columns in registers.
 template <class T, class Function>
 static void epilogue_transposed(const EpilogueArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t lanes = V::lanes;
+  const bool dense = args.bias_row == 0 && (!args.residual || args.residual_row == 1);
   T turned[lanes * lanes];
   EpilogueArgs<T> square = args;
   square.acc = turned;
@@ -272,20 +317,28 @@ static void epilogue_transposed(const EpilogueArgs<T>& args) {
       square.rows = args.columns - j < lanes ? args.columns - j : lanes;
       const T* const from = args.acc + i * args.acc_row + j;
       V m[lanes];
+      if (square.rows == lanes && square.columns == lanes) {
 #pragma GCC unroll 16
-      for (int r = 0; r < lanes; ++r) {
-        m[r] = r < square.columns
-                   ? load_lanes(from + r * args.acc_row, 1, static_cast<int>(square.rows))
-                   : V::zero();
+        for (int r = 0; r < lanes; ++r) m[r] = V::load(from + r * args.acc_row);
+      } else {
+        const auto mask = V::mask_range(0, static_cast<int>(square.rows));
+#pragma GCC unroll 16
+        for (int r = 0; r < lanes; ++r) {
+          m[r] = r < square.columns ? V::load_or_zero(mask, from + r * args.acc_row) : V::zero();
+        }
       }
       V::transpose(m);
-#pragma GCC unroll 16
-      for (int r = 0; r < lanes; ++r) m[r].store(turned + r * lanes);
       if (args.bias) square.bias = args.bias + i * args.bias_row + j * args.bias_column;
       if (args.residual) {
         square.residual = args.residual + i * args.residual_row + j * args.residual_column;
       }
       square.out = args.out + i * args.out_row + j * args.out_column;
+      if (Function::kShort && dense) {
+        epilogue_square<T, Function>(square, m);
+        continue;
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < lanes; ++r) m[r].store(turned + r * lanes);
       epilogue_with<T, Function>(square);
     }
   }

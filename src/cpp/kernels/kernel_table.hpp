@@ -328,6 +328,74 @@ struct DepthwiseChannelsArgs {
 inline constexpr int kMaxDepthwiseChannelRows = 2;
 inline constexpr int kDepthwiseColumns = 4;
 
+// Kernels whose lanes are output channels of several groups. How a lane meets the input channels of
+// its group: all groups have one channel and one output, groups share the vector, or one group has
+// all lanes.
+enum class GroupedSpread : std::uint8_t { same, permuted, broadcast };
+inline constexpr int kGroupedSpreads = 3;
+
+// Widths of the kernel, at steps of the columns, and channels per group, of the input and of the
+// output alike, that kernels know.
+struct GroupedShape {
+  int channels;
+  int size;
+  int step;
+};
+inline constexpr GroupedShape kGroupedShapes[] = {
+    {1, 3, 1}, {1, 5, 1}, {1, 7, 1}, {1, 3, 2}, {1, 5, 2}, {2, 3, 1},
+    {2, 3, 2}, {4, 3, 1}, {4, 3, 2}, {8, 3, 1}, {8, 3, 2},
+};
+inline constexpr int kGroupedShapeCount = sizeof(kGroupedShapes) / sizeof(GroupedShape);
+
+inline constexpr int kMostGroupedColumns = 14;
+
+// One row of the kernel: its number, and where the input row under it stands.
+struct TapRow {
+  std::int32_t offset;
+  std::int32_t tap;
+};
+
+// Tiles of `columns` output columns in `rows` output rows, one vector of output channels. Row r has
+// the units unit_ends[r - 1] (first_unit for r = 0) to unit_ends[r], and for p < columns one chain
+//     sum(r, p) = fma(weights[((unit.tap * size + w) * channels + i) * lanes + lane],
+//                     from[unit.offset + p * column_step + w * tap_step + X(i, lane)], sum(r, p))
+// over unit, w, i that starts at +0, where X is lane (same), spread[i * lanes + lane] (permuted) or
+// i (broadcast). Goes to sums[r * sums_row + p * sums_step + lane]. May read whole vectors.
+template <class T>
+struct GroupedArgs {
+  const T* from;
+  const TapRow* units;
+  const std::int32_t* unit_ends;
+  std::int32_t first_unit;
+  std::int64_t rows;
+  std::int64_t size;
+  std::int64_t channels;
+  std::int64_t tap_step;
+  std::int64_t column_step;
+  const T* weights;
+  const std::int32_t* spread;
+  T* sums;
+  std::int64_t sums_row;
+  std::int64_t sums_step;
+};
+
+template <class T>
+using GroupedTile = void (*)(const GroupedArgs<T>& args);
+
+// Turns pixels of `channels` <= kChannelBlock channels-first planes channels-last: for j < count
+//     to[j / width * row_pitch + j % width * kChannelBlock + c] = from[c * channel_stride + j]
+// Elements past the channels of a pixel become zeros or stay.
+template <class T>
+struct BlockPlaneArgs {
+  const T* from;
+  std::int64_t channel_stride;
+  std::int64_t channels;
+  std::int64_t count;
+  std::int64_t width;
+  std::int64_t row_pitch;
+  T* to;
+};
+
 // Winograd F(4x4, 3x3): a tile of 6 x 6 input pixels becomes 36 points, which are multiplied and
 // summed over input channels each by itself, and then become 4 x 4 output pixels.
 inline constexpr int kWinogradIn = 6;
@@ -446,6 +514,14 @@ struct KernelTable {
   // [shape][tile rows - 1]
   void (*depthwise_channels[kDepthwiseShapes][kMaxDepthwiseChannelRows])(
       const DepthwiseChannelsArgs<T>&);
+
+  // Largest columns of a tile, and smallest where the kernel knows the shape; [shape][columns - 1],
+  // and for any shape [spread][columns - 1].
+  std::int64_t grouped_columns;
+  std::int64_t grouped_fewest;
+  GroupedTile<T> grouped[kGroupedShapeCount][kMostGroupedColumns];
+  GroupedTile<T> grouped_any[kGroupedSpreads][kMostGroupedColumns];
+  void (*block_plane)(const BlockPlaneArgs<T>&);
 
   // to[i] = from[i * step] for i < count; reads nothing else.
   void (*copy_strided)(std::int64_t count, const T* from, std::int64_t step, T* to);

@@ -9,6 +9,7 @@
 #include "kernels/direct-inl.hpp"
 #include "kernels/direct_channels-inl.hpp"
 #include "kernels/epilogue-inl.hpp"
+#include "kernels/grouped-inl.hpp"
 #include "kernels/packing-inl.hpp"
 #include "kernels/strided-inl.hpp"
 #include "kernels/winograd-inl.hpp"
@@ -31,6 +32,7 @@ constexpr KernelTable<T> make_table() {
   table.epilogue = epilogue<T>;
   fill_depthwise_pixels<T>(table);
   fill_depthwise_channels<T>(table);
+  fill_grouped<T>(table);
   table.copy_strided = copy_strided<T>;
   table.winograd_vectors = kWinogradVectors;
   fill_winograd_tiles<T>(table);

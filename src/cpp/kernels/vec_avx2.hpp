@@ -32,6 +32,15 @@ struct Vec<float> {
     const __m256 both = _mm256_shuffle_ps(low.v, high.v, 0xdd);
     return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(both), 0xd8))};
   }
+  using Index = __m256i;
+  static Index load_index(const std::int32_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static Vec permute(Vec a, Index index) { return {_mm256_permutevar8x32_ps(a.v, index)}; }
+  template <int kLanes>
+  static Vec permute_fours(Vec a) {
+    return {_mm256_permute_ps(a.v, kLanes)};
+  }
   static Vec gather(Vec rest, Mask mask, const float* p, std::int32_t step) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     const __m256i index = _mm256_mullo_epi32(lane, _mm256_set1_epi32(step));
@@ -118,6 +127,22 @@ struct Vec<double> {
   }
   static Vec odd(Vec low, Vec high) {
     return {_mm256_permute4x64_pd(_mm256_unpackhi_pd(low.v, high.v), 0xd8)};
+  }
+  using Index =
+      __m256i;  // of the halves of a lane: there is no permutation of doubles by a register
+  static Index load_index(const std::int32_t* p) {
+    const __m256i lane =
+        _mm256_cvtepi32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const __m256i low = _mm256_slli_epi64(lane, 1);
+    const __m256i high = _mm256_add_epi64(low, _mm256_set1_epi64x(1));
+    return _mm256_or_si256(low, _mm256_slli_epi64(high, 32));
+  }
+  static Vec permute(Vec a, Index index) {
+    return {_mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(a.v), index))};
+  }
+  template <int kLanes>
+  static Vec permute_fours(Vec a) {
+    return {_mm256_permute4x64_pd(a.v, kLanes)};
   }
   static Vec gather(Vec rest, Mask mask, const double* p, std::int32_t step) {
     const __m128i lane = _mm_setr_epi32(0, 1, 2, 3);

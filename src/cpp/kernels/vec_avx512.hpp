@@ -33,6 +33,13 @@ struct Vec<float> {
         _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     return {_mm512_permutex2var_ps(low.v, index, high.v)};
   }
+  using Index = __m512i;
+  static Index load_index(const std::int32_t* p) { return _mm512_loadu_si512(p); }
+  static Vec permute(Vec a, Index index) { return {_mm512_permutexvar_ps(index, a.v)}; }
+  template <int kLanes>
+  static Vec permute_fours(Vec a) {
+    return {_mm512_permute_ps(a.v, kLanes)};
+  }
   static Vec gather(Vec rest, Mask mask, const float* p, std::int32_t step) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i index = _mm512_mullo_epi32(lane, _mm512_set1_epi32(step));
@@ -124,6 +131,15 @@ struct Vec<double> {
   static Vec odd(Vec low, Vec high) {
     const __m512i index = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
     return {_mm512_permutex2var_pd(low.v, index, high.v)};
+  }
+  using Index = __m512i;
+  static Index load_index(const std::int32_t* p) {
+    return _mm512_cvtepi32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static Vec permute(Vec a, Index index) { return {_mm512_permutexvar_pd(index, a.v)}; }
+  template <int kLanes>
+  static Vec permute_fours(Vec a) {
+    return {_mm512_permutex_pd(a.v, kLanes)};
   }
   static Vec gather(Vec rest, Mask mask, const double* p, std::int32_t step) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

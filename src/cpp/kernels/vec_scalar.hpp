@@ -5,6 +5,8 @@
 //   load_even(rest, begin, end, p)       lanes [begin, end) read p[2 * lane], others keep `rest`
 //   load_or_zero(mask, p)                load(zero(), mask, p)
 //   even(low, high), odd(low, high)      every second lane of both, the lanes of low first
+//   permute(a, load_index(p))            lane i is lane p[i] of a, modulo the lanes
+//   permute_fours<n>(a)                  lane i is lane n >> 2 * (i % 4) & 3 of its own four
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
@@ -60,6 +62,13 @@ struct Vec {
   static Vec load_or_zero(Mask mask, const T* p) { return load(zero(), mask, p); }
   static Vec even(Vec low, Vec) { return low; }
   static Vec odd(Vec, Vec high) { return high; }
+  struct Index {};
+  static Index load_index(const std::int32_t*) { return {}; }
+  static Vec permute(Vec a, Index) { return a; }
+  template <int>
+  static Vec permute_fours(Vec a) {
+    return a;
+  }
   static Vec gather(Vec rest, Mask mask, const T* p, std::int32_t) { return load(rest, mask, p); }
   static Vec load_even(Vec rest, int begin, int end, const T* p) {
     return load(rest, mask_range(begin, end), p);

@@ -1,0 +1,594 @@
+// Grouped convolution of few channels per group. Lanes are output channels, of as many groups as
+// fill a vector, and pixels are vectors of the input channels under them:
+//
+//     lanes       | group 0       | group 1       | group 2       | group 3       |
+//     pixel       | a0 a1 a2 a3   | b0 b1 b2 b3   | c0 c1 c2 c3   | d0 d1 d2 d3   |
+//     channel 0   | a0 a0 a0 a0   | b0 b0 b0 b0   | c0 c0 c0 c0   | d0 d0 d0 d0   |   times weights
+//     channel 1   | a1 a1 a1 a1   | ...
+//
+// Depthwise layers are the case in which nothing has to be spread. A block of input channels, whole
+// groups of them, is copied to scratch with its channels next to each other and zeros around it,
+//
+//     [depth tap][input row][column][16 channels]
+//
+// in squares that registers transpose where the image is channels-first; sums go back likewise. The
+// copy serves every tap. No lane idles at the end of a row, however narrow the planes are.
+#include <algorithm>
+
+#include "algorithms/common.hpp"
+#include "algorithms/depthwise.hpp"
+#include "algorithms/output.hpp"
+#include "core/padding.hpp"
+#include "core/parallel.hpp"
+#include "core/workspace.hpp"
+
+namespace pyconv {
+namespace {
+
+// Of a block's copy, which with its sums should stay in an L2 cache, and what even one row of a few
+// pixels may take.
+constexpr std::int64_t kCopyBytes = 256 << 10;
+constexpr std::int64_t kMostCopyBytes = 2 << 20;
+
+// Sums of a vector before they go to the output: 16 KiB of float32 stay in L1.
+constexpr std::int64_t kMostPixels = 256;
+
+constexpr std::int64_t kMostTaps = 1024;
+
+template <class T>
+class GroupedPlan final : public Plan {
+ public:
+  explicit GroupedPlan(ConvProblem problem_in) : Plan(std::move(problem_in)), table_(kernels<T>()) {
+    const ConvProblem& p = problem();
+    width_ = TileAxis(p.axes[2]);
+    most_threads_ = depthwise_threads(p, std::numeric_limits<int>::max());
+    list_blocks();
+    choose_rows();
+  }
+
+  std::string name() const override { return "grouped"; }
+  std::string packing() const override { return "grouped"; }
+
+  std::size_t packed_bytes() const override {
+    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
+  }
+
+  void pack(const std::vector<WeightView>& weights, void* packed) const override {
+    TapOffsets taps(problem());
+    T* to = static_cast<T*>(packed);
+    for (const OutVector& vector : vectors_) {
+      const std::int64_t size = problem().taps() * vector.in_channels * table_.lanes;
+      std::fill_n(to, size, T(0));
+      std::size_t g = vector.group;
+      for (std::int64_t lane = 0; lane < vector.out_channels; ++lane) {
+        while (vector.out_begin + lane >= group_end(g)) ++g;
+        const WeightView& view = weights[g];
+        const T* const from =
+            static_cast<const T*>(view.data) +
+            (vector.out_begin + lane - problem().groups[g].out_begin) * view.out_stride;
+        T* at = to + lane;
+        for (const std::int64_t offset : taps.of(view)) {
+          for (std::int64_t i = 0; i < vector.in_channels; ++i, at += table_.lanes) {
+            *at = from[offset + i * view.in_stride];
+          }
+        }
+      }
+      to += size;
+    }
+  }
+
+  int useful_threads(int limit) const override { return std::min(limit, most_threads_); }
+
+  std::size_t workspace_bytes(int threads) const override {
+    return static_cast<std::size_t>(threads) * carve(nullptr).bytes;
+  }
+
+  std::string tile() const override {
+    return std::to_string(table_.grouped_columns) + " pixels x " + std::to_string(table_.lanes) +
+           " channels";
+  }
+
+  std::string reason() const override {
+    return "few channels per group, lanes are output channels of several groups";
+  }
+
+  void run(const ConvArrays& arrays, int threads) const override {
+    const ConvProblem& p = problem();
+    const std::size_t bytes = carve(nullptr).bytes;
+    const Workspace workspace(bytes * static_cast<std::size_t>(threads));
+    const Blocking cut = blocking(threads);
+    const std::int64_t tasks =
+        p.batch * p.axes[0].out * cut.rows.count() * columns_.count() * cut.blocks.count();
+    parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
+      const auto next = [&](std::int64_t count) {
+        const std::int64_t digit = index % count;
+        index /= count;
+        return digit;
+      };
+      Place at;
+      const std::int64_t blocks = next(cut.blocks.count());
+      const std::int64_t column = next(columns_.count());
+      const std::int64_t row = next(cut.rows.count());
+      at.depth = next(p.axes[0].out);
+      at.image = index;
+      at.row = cut.rows.begin(row);
+      at.rows = cut.rows.size(row);
+      at.column = columns_.begin(column);
+      at.columns = columns_.size(column);
+      at.block = cut.blocks.begin(blocks);
+      at.block_end = cut.blocks.end(blocks);
+      run_task(arrays, at, carve(workspace.get() + static_cast<std::size_t>(thread) * bytes));
+    });
+  }
+
+ private:
+  // Input channels that are copied together, and the vectors of output channels that read them.
+  struct Block {
+    std::int64_t in_begin;
+    std::int64_t in_channels;
+    std::size_t vectors_end;
+  };
+
+  struct OutVector {
+    std::size_t group;  // the first
+    std::int64_t out_begin;
+    std::int64_t out_channels;
+    std::int64_t in_channels;  // of each group
+    std::int64_t in_block;     // where the vector's groups begin in their block
+    GroupedSpread spread;
+    std::int64_t spread_begin;  // in spreads_
+    std::int64_t packed_offset;
+    int shape;  // index of kGroupedShapes, or -1
+  };
+
+  // How the work is cut, which depends on the number of threads; the results do not.
+  struct Blocking {
+    Split rows;
+    Split blocks;
+  };
+
+  // A block of output pixels under some blocks of channels.
+  struct Place {
+    std::int64_t image;
+    std::int64_t depth;
+    std::int64_t row;
+    std::int64_t rows;
+    std::int64_t column;
+    std::int64_t columns;
+    std::int64_t block;
+    std::int64_t block_end;
+  };
+
+  struct Scratch {
+    T* copy;
+    T* sums;
+    TapRow* units;
+    std::int32_t* unit_ends;  // per output row
+    std::int32_t* slot_ends;  // per output row: copied rows that it and those before read
+    std::int32_t* slots;      // of input rows in the copy, or -1
+    std::int64_t* sources;    // per slot: the input row
+    std::size_t bytes;
+  };
+
+  // The columns of a copied row: those that lie inside the input stand from `first` to `last`.
+  struct Columns {
+    std::int64_t start;  // position of the first
+    std::int64_t count;
+    std::int64_t first;
+    std::int64_t last;
+    std::int64_t pitch;  // of rows, in elements
+    std::int64_t depth_pitch;
+  };
+
+  std::int64_t group_end(std::size_t g) const {
+    return problem().groups[g].out_begin + problem().groups[g].out_channels;
+  }
+
+  void list_blocks() {
+    const std::vector<Group>& groups = problem().groups;
+    const Group* before = nullptr;
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      const Group& group = groups[g];
+      const bool alike = before && group.in_channels == before->in_channels &&
+                         group.out_channels == before->out_channels;
+      before = &group;
+      if (!alike || blocks_.back().in_channels + group.in_channels > kChannelBlock) {
+        blocks_.push_back({group.in_begin, 0, 0});
+        list_group(g, true);
+      } else {
+        list_group(g, false);
+      }
+      blocks_.back().in_channels += group.in_channels;
+      blocks_.back().vectors_end = vectors_.size();
+    }
+  }
+
+  // Adds a group to the last vector, or to new ones if it does not fit there.
+  void list_group(std::size_t g, bool new_block) {
+    const Group& group = problem().groups[g];
+    const std::int64_t in_block = blocks_.back().in_channels;
+    if (!new_block) {
+      OutVector& last = vectors_.back();
+      const std::int64_t reach = in_block + group.in_channels - last.in_block;
+      if (last.out_channels + group.out_channels <= table_.lanes && reach <= table_.lanes) {
+        last.out_channels += group.out_channels;
+        return;
+      }
+    }
+    for (std::int64_t out = 0; out < group.out_channels; out += table_.lanes) {
+      OutVector vector{};
+      vector.group = g;
+      vector.out_begin = group.out_begin + out;
+      vector.out_channels = std::min(table_.lanes, group.out_channels - out);
+      vector.in_channels = group.in_channels;
+      vector.in_block = in_block;
+      vector.packed_offset = packed_elements_;
+      packed_elements_ += problem().taps() * group.in_channels * table_.lanes;
+      const bool fills = 2 * group.out_channels > table_.lanes;
+      vector.spread = group.in_channels == 1 && group.out_channels == 1 ? GroupedSpread::same
+                      : fills || 2 * group.in_channels > table_.lanes   ? GroupedSpread::broadcast
+                                                                        : GroupedSpread::permuted;
+      if (vector.spread == GroupedSpread::permuted) vector.spread_begin = spread_of(group);
+      vector.shape = shape_of(vector, group.out_channels);
+      vectors_.push_back(vector);
+    }
+  }
+
+  // Lane l of channel i reads channel i of its group.
+  std::int64_t spread_of(const Group& group) {
+    if (spread_in_ != group.in_channels || spread_out_ != group.out_channels) {
+      spread_in_ = group.in_channels;
+      spread_out_ = group.out_channels;
+      spread_begin_ = static_cast<std::int64_t>(spreads_.size());
+      for (std::int64_t i = 0; i < group.in_channels; ++i) {
+        for (std::int64_t lane = 0; lane < table_.lanes; ++lane) {
+          const std::int64_t from = lane / group.out_channels * group.in_channels + i;
+          spreads_.push_back(static_cast<std::int32_t>(from % table_.lanes));
+        }
+      }
+    }
+    return spread_begin_;
+  }
+
+  int shape_of(const OutVector& vector, std::int64_t group_outputs) const {
+    // Kernels that spread a group over a part of a vector know how many lanes it has there.
+    if (vector.spread == GroupedSpread::permuted && group_outputs != vector.in_channels) return -1;
+    for (int i = 0; i < kGroupedShapeCount; ++i) {
+      const GroupedShape& shape = kGroupedShapes[i];
+      const GroupedSpread spread = shape.channels == 1             ? GroupedSpread::same
+                                   : shape.channels < table_.lanes ? GroupedSpread::permuted
+                                                                   : GroupedSpread::broadcast;
+      if (shape.channels == vector.in_channels && shape.size == problem().axes[2].kernel &&
+          shape.step == width_.step && spread == vector.spread) {
+        return i;
+      }
+    }
+    return -1;
+  }
+
+  // Input rows that so many output rows reach over.
+  std::int64_t row_span(std::int64_t rows) const {
+    const Axis& height = problem().axes[1];
+    return (rows - 1) * height.stride + (height.kernel - 1) * height.dilation + 1;
+  }
+  std::int64_t copied_rows(std::int64_t rows) const {
+    return std::min(row_span(rows), rows * problem().axes[1].kernel);
+  }
+
+  Columns columns_of(std::int64_t column, std::int64_t columns, std::int64_t rows) const {
+    const Axis& width = problem().axes[2];
+    Columns c;
+    c.start = column * width.stride - width.pad_before;
+    c.count = (columns - 1) * width.stride + (width.kernel - 1) * width.dilation + 1;
+    c.first = std::clamp<std::int64_t>(-c.start, 0, c.count);
+    c.last = std::clamp(width.in - c.start, c.first, c.count);
+    c.pitch = c.count * kChannelBlock;
+    // Rows a multiple of 4 KiB apart would share sets of the L1 cache.
+    if (c.pitch * std::int64_t(sizeof(T)) % 4096 == 0) c.pitch += kChannelBlock;
+    c.depth_pitch = copied_rows(rows) * c.pitch;
+    return c;
+  }
+
+  std::int64_t copy_elements(std::int64_t rows, std::int64_t columns) const {
+    // A vector may be loaded whole at the last pixel.
+    return problem().axes[0].kernel * columns_of(0, columns, rows).depth_pitch + table_.lanes;
+  }
+
+  void choose_rows() {
+    const Axis& height = problem().axes[1];
+    const std::int64_t most = kCopyBytes / std::int64_t(sizeof(T));
+    std::int64_t columns = std::min(problem().axes[2].out, kMostPixels);
+    while (columns > kMostGroupedColumns && copy_elements(1, columns) > most) {
+      columns = std::max<std::int64_t>(kMostGroupedColumns, columns / 2);
+    }
+    columns_ = Split::by_limit(problem().axes[2].out, columns);
+    columns = columns_.largest();
+    std::int64_t rows = 1;
+    while (rows < height.out && copy_elements(rows + 1, columns) <= most) ++rows;
+    rows_ = Split::by_limit(height.out, rows);
+  }
+
+  Blocking blocking(int threads) const {
+    const ConvProblem& p = problem();
+    const auto blocks = static_cast<std::int64_t>(blocks_.size());
+    const std::int64_t planes = p.batch * p.axes[0].out * columns_.count();
+    Blocking cut;
+    cut.rows = rows_;
+    const std::int64_t tasks = planes * rows_.count() * blocks;
+    if (tasks < 8 * threads && tasks % threads != 0 && p.axes[1].out >= threads) {
+      cut.rows = Split::by_count(p.axes[1].out, ceil_div(rows_.count(), threads) * threads);
+    }
+    // A task lists its rows once for all its blocks.
+    const bool even = planes * cut.rows.count() % threads == 0;
+    cut.blocks = Split::by_count(blocks, even ? 1 : std::min<std::int64_t>(blocks, threads));
+    return cut;
+  }
+
+  Scratch carve(void* base) const {
+    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+    const std::int64_t rows = rows_.largest();
+    const Axis& height = problem().axes[1];
+    Carver carver(base);
+    Scratch scratch;
+    scratch.copy = carver.take<T>(size(copy_elements(rows, columns_.largest())));
+    scratch.sums = carver.take<T>(size(std::max(kMostPixels, columns_.largest()) * table_.lanes));
+    scratch.units = carver.take<TapRow>(size(rows * problem().axes[0].kernel * height.kernel));
+    scratch.unit_ends = carver.take<std::int32_t>(size(rows));
+    scratch.slot_ends = carver.take<std::int32_t>(size(rows));
+    scratch.slots = carver.take<std::int32_t>(size(row_span(rows)));
+    scratch.sources = carver.take<std::int64_t>(size(copied_rows(rows)));
+    scratch.bytes = carver.used();
+    return scratch;
+  }
+
+  void run_task(const ConvArrays& arrays, const Place& at, const Scratch& scratch) const {
+    const Columns columns = columns_of(at.column, at.columns, at.rows);
+    list_rows(at, columns, scratch);
+    if (problem().padding_mode == PaddingMode::zeros) fill_padding(columns, at, scratch);
+    const Split parts =
+        Split::by_limit(at.rows, std::max<std::int64_t>(1, kMostPixels / at.columns));
+    std::size_t first =
+        at.block > 0 ? blocks_[static_cast<std::size_t>(at.block - 1)].vectors_end : 0;
+    for (std::int64_t b = at.block; b < at.block_end; ++b) {
+      const Block& block = blocks_[static_cast<std::size_t>(b)];
+      std::int32_t copied = 0;
+      for (std::int64_t part = 0; part < parts.count(); ++part) {
+        const std::int64_t row = parts.begin(part);
+        const std::int64_t rows = parts.size(part);
+        const std::int32_t needed = scratch.slot_ends[row + rows - 1];
+        copy_rows(arrays, at, columns, block, copied, needed, scratch);
+        copied = needed;
+        for (std::size_t v = first; v < block.vectors_end; ++v) {
+          compute(arrays, at, vectors_[v], row, rows, scratch);
+        }
+      }
+      first = block.vectors_end;
+    }
+  }
+
+  std::int64_t input_depth(const Place& at, std::int64_t tap) const {
+    const Axis& depth = problem().axes[0];
+    return padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before, depth.in,
+                        problem().padding_mode);
+  }
+
+  // For each output row, the rows of the kernel that meet the input, and the input rows to copy.
+  void list_rows(const Place& at, const Columns& columns, const Scratch& scratch) const {
+    const ConvProblem& p = problem();
+    const Axis& height = p.axes[1];
+    std::fill_n(scratch.slots, row_span(at.rows), -1);
+    std::int32_t slots = 0;
+    std::int32_t units = 0;
+    for (std::int64_t r = 0; r < at.rows; ++r) {
+      for (std::int64_t d = 0; d < p.axes[0].kernel; ++d) {
+        if (input_depth(at, d) < 0) continue;
+        for (std::int64_t h = 0; h < height.kernel; ++h) {
+          const std::int64_t relative = r * height.stride + h * height.dilation;
+          const std::int64_t row = padded_index(
+              at.row * height.stride - height.pad_before + relative, height.in, p.padding_mode);
+          if (row < 0) continue;
+          std::int32_t& slot = scratch.slots[relative];
+          if (slot < 0) {
+            scratch.sources[slots] = row;
+            slot = slots++;
+          }
+          scratch.units[units++] = {
+              static_cast<std::int32_t>(d * columns.depth_pitch + slot * columns.pitch),
+              static_cast<std::int32_t>(d * height.kernel + h)};
+        }
+      }
+      scratch.unit_ends[r] = units;
+      scratch.slot_ends[r] = slots;
+    }
+  }
+
+  void fill_padding(const Columns& columns, const Place& at, const Scratch& scratch) const {
+    if (columns.first == 0 && columns.last == columns.count) return;
+    const std::int32_t slots = scratch.slot_ends[at.rows - 1];
+    for (std::int64_t d = 0; d < problem().axes[0].kernel; ++d) {
+      T* row = scratch.copy + d * columns.depth_pitch;
+      for (std::int32_t slot = 0; slot < slots; ++slot, row += columns.pitch) {
+        std::fill(row, row + columns.first * kChannelBlock, T(0));
+        std::fill(row + columns.last * kChannelBlock, row + columns.count * kChannelBlock, T(0));
+      }
+    }
+  }
+
+  // Copies the slots [begin, end) of a block of channels.
+  void copy_rows(const ConvArrays& arrays, const Place& at, const Columns& columns,
+                 const Block& block, std::int32_t begin, std::int32_t end,
+                 const Scratch& scratch) const {
+    const ConvProblem& p = problem();
+    const Axis& width = p.axes[2];
+    const Strides& strides = arrays.x_strides;
+    const bool zeros = p.padding_mode == PaddingMode::zeros;
+    const std::int64_t inside = columns.last - columns.first;
+    if (begin == end || (zeros && inside == 0)) return;
+    const bool plane = zeros && strides.axis[2] == 1 && strides.channel != 1;
+    const bool whole = inside == width.in && strides.axis[1] == width.in;
+    for (std::int64_t d = 0; d < p.axes[0].kernel; ++d) {
+      const std::int64_t depth = input_depth(at, d);
+      if (depth < 0) continue;
+      const T* const from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
+                            block.in_begin * strides.channel + depth * strides.axis[0];
+      T* const to = scratch.copy + d * columns.depth_pitch;
+      for (std::int32_t slot = begin; slot < end;) {
+        const std::int64_t source = scratch.sources[slot];
+        const T* const row = from + source * strides.axis[1];
+        std::int32_t run = 1;
+        if (plane) {
+          while (whole && slot + run < end && scratch.sources[slot + run] == source + run) ++run;
+          BlockPlaneArgs<T> args{};
+          args.from = row + columns.start + columns.first;
+          args.channel_stride = strides.channel;
+          args.channels = block.in_channels;
+          args.count = run * inside;
+          args.width = inside;
+          args.row_pitch = columns.pitch;
+          args.to = to + slot * columns.pitch + columns.first * kChannelBlock;
+          table_.block_plane(args);
+        } else {
+          BlockRowArgs<T> args{};
+          args.from = row;
+          args.channel_stride = strides.channel;
+          args.column_stride = strides.axis[2];
+          args.channels = block.in_channels;
+          args.column_in = width.in;
+          args.padding_mode = p.padding_mode;
+          args.phases = args.step = 1;
+          args.start = columns.start;
+          args.count = columns.count;
+          args.first = columns.first;
+          args.last = columns.last;
+          args.to = to + slot * columns.pitch;
+          if (zeros) {
+            args.start += columns.first;
+            args.count = args.last = inside;
+            args.first = 0;
+            args.to += columns.first * kChannelBlock;
+          }
+          table_.block_row[0](args);
+        }
+        slot += run;
+      }
+    }
+  }
+
+  // Output rows [row, row + rows) of the place, of one vector of channels.
+  void compute(const ConvArrays& arrays, const Place& at, const OutVector& vector, std::int64_t row,
+               std::int64_t rows, const Scratch& scratch) const {
+    const Axis& width = problem().axes[2];
+    GroupedArgs<T> args{};
+    args.units = scratch.units;
+    args.unit_ends = scratch.unit_ends + row;
+    args.first_unit = row > 0 ? scratch.unit_ends[row - 1] : 0;
+    args.rows = rows;
+    args.size = width.kernel;
+    args.channels = vector.in_channels;
+    args.tap_step = width.dilation * kChannelBlock;
+    args.column_step = width_.spacing * width.stride * kChannelBlock;
+    args.weights = static_cast<const T*>(arrays.packed_weights) + vector.packed_offset;
+    if (vector.spread == GroupedSpread::permuted)
+      args.spread = spreads_.data() + vector.spread_begin;
+    args.sums_row = at.columns * table_.lanes;
+    args.sums_step = width_.spacing * table_.lanes;
+    const std::int64_t phases = std::min(width_.spacing, at.columns);
+    for (std::int64_t phase = 0; phase < phases; ++phase) {
+      const std::int64_t count = ceil_div(at.columns - phase, width_.spacing);
+      const Split tiles = Split::by_limit(count, table_.grouped_columns);
+      for (std::int64_t t = 0; t < tiles.count(); ++t) {
+        const std::int64_t column = phase + tiles.begin(t) * width_.spacing;
+        const std::int64_t size = tiles.size(t);
+        args.from = scratch.copy + column * width.stride * kChannelBlock + vector.in_block;
+        args.sums = scratch.sums + column * table_.lanes;
+        const bool known = vector.shape >= 0 && size >= table_.grouped_fewest;
+        const auto tile = known ? table_.grouped[vector.shape][size - 1]
+                                : table_.grouped_any[static_cast<int>(vector.spread)][size - 1];
+        tile(args);
+      }
+    }
+    const bool whole_rows = at.columns == width.out;
+    for (std::int64_t r = 0; r < (whole_rows ? 1 : rows); ++r) {
+      const std::int64_t pixel =
+          (at.depth * problem().axes[1].out + at.row + row + r) * width.out + at.column;
+      const std::int64_t count = whole_rows ? rows * at.columns : at.columns;
+      const SumsBlock<T> sums{scratch.sums + r * at.columns * table_.lanes,
+                              table_.lanes,
+                              true,
+                              at.image,
+                              vector.out_begin,
+                              vector.out_channels,
+                              pixel,
+                              pixel + count};
+      send_sums(problem(), table_, arrays, sums);
+    }
+  }
+
+  const KernelTable<T>& table_;
+  TileAxis width_;
+  int most_threads_;
+  std::vector<Block> blocks_;
+  std::vector<OutVector> vectors_;
+  std::vector<std::int32_t> spreads_;  // [channel][lane] of each kind of group
+  std::int64_t spread_in_ = 0;         // the last kind
+  std::int64_t spread_out_ = 0;
+  std::int64_t spread_begin_ = 0;
+  std::int64_t packed_elements_ = 0;
+  Split rows_;
+  Split columns_;
+};
+
+}  // namespace
+
+std::string grouped_refuses(const ConvProblem& p) {
+  if (most_in_channels(p) > kChannelBlock) return "a group has over 16 input channels";
+  if (p.taps() > kMostTaps || p.axes[2].kernel > kMostTaps) return "the kernel has over 1024 taps";
+  const std::string large = "the input under a few output pixels takes more than 2 MiB";
+  for (const Axis& axis : p.axes) {
+    if (axis.kernel > kMostTaps || axis.stride > kMostCopyBytes || axis.dilation > kMostCopyBytes) {
+      return large;
+    }
+  }
+  const Axis& width = p.axes[2];
+  const std::int64_t columns =
+      (kMostGroupedColumns - 1) * width.stride + (width.kernel - 1) * width.dilation + 1;
+  const std::int64_t element = p.dtype == DataType::float64 ? 8 : 4;
+  const std::int64_t bytes = columns * kChannelBlock * element;
+  if (bytes > kMostCopyBytes || bytes * p.axes[0].kernel * p.axes[1].kernel > kMostCopyBytes ||
+      (p.axes[1].kernel - 1) * p.axes[1].dilation > kMostCopyBytes / element) {
+    return large;
+  }
+  return {};
+}
+
+// Measured in float32 on 16 lanes, against the algorithms that follow in the list.
+bool grouped_pays(const ConvProblem& p) {
+  constexpr std::int64_t lanes = 16;
+  const Axis& width = p.axes[2];
+  const std::int64_t in_channels = most_in_channels(p);
+  const std::int64_t out_channels = most_out_channels(p);
+  if (p.groups.size() < 2) return false;
+  if (in_channels == 1 && out_channels <= 4) {
+    if (p.channels_last) return out_channels > 1 || width.kernel >= 7;
+    if (p.out_channels < 12) return false;
+    // Lanes that are pixels take long rows as they are.
+    const bool long_rows = width.out >= 64 && width.stride == 1 && p.taps() <= 9;
+    return out_channels == 1 ? !long_rows : width.out <= lanes / 2;
+  }
+  const std::int64_t most = std::max(in_channels, out_channels);
+  if (p.channels_last) return most <= lanes / 2;
+  // Other algorithms spread a group's channels over lanes that are pixels.
+  const std::int64_t in_use = std::min(p.out_channels, lanes / most * out_channels);
+  if (width.out <= lanes / 2) return in_use >= lanes / 2;
+  if (5 * in_use < 4 * lanes) return false;
+  return most <= 4 || width.out <= 20 || width.stride > 1;
+}
+
+std::unique_ptr<Plan> plan_grouped(ConvProblem problem) {
+  if (problem.dtype == DataType::float64) {
+    return std::make_unique<GroupedPlan<double>>(std::move(problem));
+  }
+  return std::make_unique<GroupedPlan<float>>(std::move(problem));
+}
+
+}  // namespace pyconv

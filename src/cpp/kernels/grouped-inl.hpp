@@ -1,0 +1,226 @@
+// Grouped convolution where the lanes are output channels of several groups. See GroupedArgs for
+// the contract.
+#pragma once
+
+#include "kernels/kernel_table.hpp"
+
+namespace pyconv::PYCONV_ISA {
+
+// The lanes of a vector of pixels as channel kChannel of their groups of kChannels meets them.
+// Permutations within four lanes run beside multiply-adds for free, others take their place (Zen 5:
+// 2.0 against 1.4 multiply-adds per cycle next to one of each).
+template <int kChannel, int kChannels, class T>
+static inline Vec<T> spread(Vec<T> pixel) {
+  using V = Vec<T>;
+  if constexpr (kChannels == 2) {
+    return V::template permute_fours<kChannel == 0 ? 0xa0 : 0xf5>(pixel);
+  } else if constexpr (kChannels > 1) {
+    return V::template permute_fours<kChannel % 4 * 0x55>(pixel);
+  } else {
+    return pixel;
+  }
+}
+
+// Of groups of eight, first their lower or their upper fours, twice.
+template <int kChannels, class T>
+static inline Vec<T> spread_fours(Vec<T> pixel, int upper) {
+  using V = Vec<T>;
+  if constexpr (kChannels == 8) {
+    static constexpr std::int32_t kFours[2][16] = {
+        {0, 1, 2, 3, 0, 1, 2, 3, 8, 9, 10, 11, 8, 9, 10, 11},
+        {4, 5, 6, 7, 4, 5, 6, 7, 12, 13, 14, 15, 12, 13, 14, 15}};
+    return V::permute(pixel, V::load_index(kFours[upper]));
+  } else {
+    return pixel;
+  }
+}
+
+// Adds channel kChannel, and those after it, of column k of the input to all sums that read it.
+template <int kChannel, int kChannels, int kSize, int kStep, int kColumns, class T, class Weight>
+[[gnu::always_inline]] static inline void add_column(int k, const T* from, Vec<T> fours,
+                                                     const Weight& weight,
+                                                     Vec<T> (&sum)[kColumns]) {
+  using V = Vec<T>;
+  if constexpr (kChannel < kChannels) {
+    if constexpr (kChannels < V::lanes && kChannel % 4 == 0) {
+      fours = spread_fours<kChannels>(V::load(from), kChannel / 4);
+    }
+    V x = kChannels < V::lanes ? spread<kChannel, kChannels>(fours) : V::broadcast(from[kChannel]);
+    asm("" : "+v"(x.v));  // or GCC would load it again for every use
+#pragma GCC unroll 14
+    for (int p = 0; p < kColumns; ++p) {
+      const int w = k - p * kStep;
+      if (w < 0 || w >= kSize) continue;
+      sum[p] = V::fma(x, weight(w * kChannels + kChannel), sum[p]);
+    }
+    add_column<kChannel + 1, kChannels, kSize, kStep>(k, from, fours, weight, sum);
+  }
+}
+
+// One output row of a tile under a kernel whose width is known: each vector of pixels is loaded
+// once per tap row, spread over the lanes once per channel, and meets all the taps that read it.
+template <class T, int kChannels, int kSize, int kStep, int kColumns>
+static inline void grouped_row(const GroupedArgs<T>& args, const TapRow* unit, const TapRow* end,
+                               Vec<T> (&sum)[kColumns]) {
+  using V = Vec<T>;
+  constexpr int kWeights = kSize * kChannels;
+  constexpr bool kWeightsStay = kColumns + kWeights + 2 <= PYCONV_VECTOR_REGISTERS;
+  for (; unit != end; ++unit) {
+    const T* from = args.from + unit->offset;
+    const T* weights = args.weights + unit->tap * (kWeights * V::lanes);
+    V held[kWeightsStay ? kWeights : 1];
+    if constexpr (kWeightsStay) {
+#pragma GCC unroll 16
+      for (int j = 0; j < kWeights; ++j) {
+        held[j] = V::load(weights + j * V::lanes);
+        asm("" : "+v"(held[j].v));
+      }
+    }
+#pragma GCC unroll 32
+    for (int k = 0; k < (kColumns - 1) * kStep + kSize; ++k) {
+      // More weights than registers: read them where they are used, as memory operands.
+      if constexpr (!kWeightsStay) asm volatile("" : "+r"(weights));
+      const auto weight = [&](int j) {
+        return kWeightsStay ? held[kWeightsStay ? j : 0] : V::load(weights + j * V::lanes);
+      };
+      add_column<0, kChannels, kSize, kStep>(k, from, V::zero(), weight, sum);
+      from += args.tap_step;
+    }
+  }
+}
+
+template <class T, int kChannels, int kSize, int kStep, int kColumns>
+void grouped_tile(const GroupedArgs<T>& args) {
+  using V = Vec<T>;
+  const TapRow* unit = args.units + args.first_unit;
+  T* sums = args.sums;
+  for (std::int64_t r = 0; r < args.rows; ++r, sums += args.sums_row) {
+    V sum[kColumns];
+#pragma GCC unroll 14
+    for (int p = 0; p < kColumns; ++p) sum[p] = V::zero();
+    const TapRow* const end = args.units + args.unit_ends[r];
+    grouped_row<T, kChannels, kSize, kStep, kColumns>(args, unit, end, sum);
+    unit = end;
+#pragma GCC unroll 14
+    for (int p = 0; p < kColumns; ++p) sum[p].store(sums + p * args.sums_step);
+  }
+}
+
+// The same for any shape.
+template <class T, GroupedSpread kSpread, int kColumns>
+void grouped_any_tile(const GroupedArgs<T>& args) {
+  using V = Vec<T>;
+  const TapRow* unit = args.units + args.first_unit;
+  T* sums = args.sums;
+  for (std::int64_t r = 0; r < args.rows; ++r, sums += args.sums_row) {
+    V sum[kColumns];
+#pragma GCC unroll 14
+    for (int p = 0; p < kColumns; ++p) sum[p] = V::zero();
+    for (const TapRow* const end = args.units + args.unit_ends[r]; unit != end; ++unit) {
+      const T* from = args.from + unit->offset;
+      const T* weights = args.weights + unit->tap * args.size * args.channels * V::lanes;
+      for (std::int64_t w = 0; w < args.size; ++w, from += args.tap_step) {
+        for (std::int64_t i = 0; i < args.channels; ++i, weights += V::lanes) {
+          const V weight = V::load(weights);
+          typename V::Index index = {};
+          if constexpr (kSpread == GroupedSpread::permuted) {
+            index = V::load_index(args.spread + i * V::lanes);
+          }
+          const T* pixel = from;
+#pragma GCC unroll 14
+          for (int p = 0; p < kColumns; ++p, pixel += args.column_step) {
+            V x = kSpread == GroupedSpread::broadcast ? V::broadcast(pixel[i]) : V::load(pixel);
+            if constexpr (kSpread == GroupedSpread::permuted) x = V::permute(x, index);
+            sum[p] = V::fma(x, weight, sum[p]);
+          }
+        }
+      }
+    }
+#pragma GCC unroll 14
+    for (int p = 0; p < kColumns; ++p) sum[p].store(sums + p * args.sums_step);
+  }
+}
+
+template <class T>
+void block_plane(const BlockPlaneArgs<T>& args) {
+  using V = Vec<T>;
+  constexpr std::int64_t lanes = V::lanes;
+  const std::int64_t gap = args.row_pitch - args.width * kChannelBlock;
+  for (std::int64_t c = 0; c < args.channels; c += lanes) {
+    const int rows = static_cast<int>(args.channels - c < lanes ? args.channels - c : lanes);
+    const T* from = args.from + c * args.channel_stride;
+    T* to = args.to + c;
+    std::int64_t column = 0;
+    for (std::int64_t j = 0; j < args.count; j += lanes, from += lanes) {
+      const int pixels = static_cast<int>(args.count - j < lanes ? args.count - j : lanes);
+      V m[lanes];
+      if (rows == lanes && pixels == lanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) m[i] = V::load(from + i * args.channel_stride);
+      } else {
+        const auto mask = V::mask_range(0, pixels);
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) {
+          m[i] = i < rows ? V::load_or_zero(mask, from + i * args.channel_stride) : V::zero();
+        }
+      }
+      V::transpose(m);
+      if (column + lanes < args.width && pixels == lanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) m[i].store(to + i * kChannelBlock);
+        to += lanes * kChannelBlock;
+        column += lanes;
+        continue;
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < lanes; ++i) {
+        if (i >= pixels) break;
+        m[i].store(to);
+        to += kChannelBlock;
+        if (++column == args.width) {
+          column = 0;
+          to += gap;
+        }
+      }
+    }
+  }
+}
+
+// On 32 registers, tiles of 7 to 14 columns make up all widths from 7 on, and 7 chains nearly cover
+// the latency of a fused multiply-add (2 ports x 4 cycles).
+constexpr int kGroupedColumns = PYCONV_VECTOR_REGISTERS >= 32 ? kMostGroupedColumns : 8;
+constexpr int kFewestGroupedColumns = kGroupedColumns / 2;
+
+template <class T, int kIndex, int kColumns>
+constexpr void fill_grouped_shape(KernelTable<T>& table) {
+  constexpr GroupedShape kShape = kGroupedShapes[kIndex];
+  table.grouped[kIndex][kColumns - 1] =
+      grouped_tile<T, kShape.channels, kShape.size, kShape.step, kColumns>;
+  if constexpr (kColumns > kFewestGroupedColumns) {
+    fill_grouped_shape<T, kIndex, kColumns - 1>(table);
+  } else if constexpr (kIndex + 1 < kGroupedShapeCount) {
+    fill_grouped_shape<T, kIndex + 1, kGroupedColumns>(table);
+  }
+}
+
+template <class T, int kColumns = kGroupedColumns>
+constexpr void fill_grouped_any(KernelTable<T>& table) {
+  const auto set = [&table](GroupedSpread spread, GroupedTile<T> tile) {
+    table.grouped_any[static_cast<int>(spread)][kColumns - 1] = tile;
+  };
+  set(GroupedSpread::same, grouped_any_tile<T, GroupedSpread::same, kColumns>);
+  set(GroupedSpread::permuted, grouped_any_tile<T, GroupedSpread::permuted, kColumns>);
+  set(GroupedSpread::broadcast, grouped_any_tile<T, GroupedSpread::broadcast, kColumns>);
+  if constexpr (kColumns > 1) fill_grouped_any<T, kColumns - 1>(table);
+}
+
+template <class T>
+constexpr void fill_grouped(KernelTable<T>& table) {
+  table.grouped_columns = kGroupedColumns;
+  table.grouped_fewest = kFewestGroupedColumns;
+  fill_grouped_shape<T, 0, kGroupedColumns>(table);
+  fill_grouped_any<T>(table);
+  table.block_plane = block_plane<T>;
+}
+
+}  // namespace pyconv::PYCONV_ISA

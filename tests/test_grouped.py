@@ -1,0 +1,79 @@
+"""Groups of few channels, whose lanes are the channels of several groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from problems import Problem, make
+
+import pyconv
+
+
+def check(problem: Problem) -> None:
+    """Grouped is what the reference is, bit for bit."""
+    expected = problem.run("reference").view(np.uint8)
+    np.testing.assert_array_equal(problem.run("grouped").view(np.uint8), expected)
+
+
+def image(groups: int, inputs: int, outputs: int, *sizes: int, kernel: Any, **more: Any) -> Problem:
+    """`groups` groups of `inputs` to `outputs` channels each."""
+    channels = groups * inputs
+    return make((1, channels, *sizes), (groups * outputs, inputs, *kernel), groups=groups, **more)
+
+
+def test_auto_is_grouped_where_groups_are_small() -> None:
+    layer = pyconv.Conv2d(128, 128, 3, padding=1, groups=32)
+    assert layer.plan((1, 128, 56, 56)).algorithm == "grouped"
+
+
+def test_refuses_large_groups_and_says_why() -> None:
+    x, weight = np.ones((1, 34, 5, 5), np.float32), np.ones((2, 17, 3, 3), np.float32)
+    with pytest.raises(ValueError, match=r"algorithm.*over 16 input channels"):
+        pyconv.conv2d(x, weight, groups=2, algorithm="grouped")
+
+
+@pytest.mark.parametrize("inputs", range(1, 17))
+@pytest.mark.parametrize("outputs", [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33])
+def test_every_pair_of_channels(inputs: int, outputs: int, dtype: Any, data_format: str) -> None:
+    more = {"dtype": dtype, "data_format": data_format, "padding": 1, "residual": True}
+    check(image(5, inputs, outputs, 3, 9, kernel=(3, 3), **more))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 8])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_every_width(channels: int, kernel: int, stride: int, dtype: Any) -> None:
+    for width in (*range(1, 17), 28, 29, 43):
+        size = (width - 1) * stride + 1
+        padding = [((kernel - 1) // 2, kernel // 2)] * 2
+        more = {"dtype": dtype, "stride": stride, "padding": padding}
+        check(image(9, channels, channels, 4, size, kernel=(kernel, kernel), **more))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("dilation", [2, 3, 4])
+def test_dilation(stride: int, dilation: int, data_format: str) -> None:
+    more = {"stride": stride, "dilation": dilation, "padding": dilation}
+    check(image(6, 4, 4, 20, 21, kernel=(3, 3), data_format=data_format, **more))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_padding_modes(mode: str, data_format: str) -> None:
+    more = {"padding": (2, 4), "padding_mode": mode, "data_format": data_format}
+    check(image(9, 2, 2, 6, 9, kernel=(3, 5), **more))
+
+
+def test_volumes_and_blocks_of_rows(data_format: str) -> None:
+    more = {"padding": 1, "data_format": data_format}
+    check(image(5, 4, 4, 3, 4, 6, kernel=(3, 3, 3), **more))
+    check(image(5, 4, 4, 90, 61, kernel=(3, 3), **more))
+    check(image(5, 4, 4, 3, 700, kernel=(3, 3), **more))
+
+
+def test_uneven_groups(data_format: str) -> None:
+    pairs = [(1, 1), (1, 1), (4, 4), (4, 4), (3, 5), (16, 2), (2, 18), (1, 1)]
+    weights = [(outputs, inputs, 3, 3) for inputs, outputs in pairs]
+    channels = sum(inputs for inputs, _ in pairs)
+    check(make((2, channels, 6, 8), weights, padding=1, data_format=data_format))
