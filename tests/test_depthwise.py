@@ -217,20 +217,6 @@ def test_layouts_in_memory(dtype: Any, stride: int, names: tuple[str, ...]) -> N
     np.testing.assert_array_equal(out, y)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_zeros_of_padding_are_multiplied(data_format: str, stride: int) -> None:
-    # An infinite weight over padding gives NaN, as in the definition.
-    problem = image(17, 9, 21, stride=stride, padding=1, data_format=data_format)
-    assert isinstance(problem.weight, np.ndarray)
-    for tap in np.ndindex(3, 3):
-        weight = problem.weight.copy()
-        weight[(slice(None), 0, *tap)] = np.inf
-        infinite = replace(problem, weight=weight)
-        y = infinite.run("reference")
-        assert np.isnan(y).any() == (tap != (1, 1))
-        np.testing.assert_array_equal(infinite.run("depthwise"), y)
-
-
 @pytest.mark.parametrize("shape", [(3, 30, 40), (64, 7, 7), (2, 1, 700), (17, 5, 3)], ids=str)
 @pytest.mark.parametrize("threads", [2, 3, 8])
 def test_threads(data_format: str, shape: tuple[int, int, int], threads: int) -> None:

@@ -8,6 +8,8 @@
 //
 //     stride 2, pad 1:   | 0 x1 x3 x5 ...  | x0 x2 x4 ...  |
 //     taps               0 (and 2, one on)   1
+//
+// The most common kernels go through whole planes by themselves, without table or copy.
 #include <algorithm>
 #include <numeric>
 
@@ -47,6 +49,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
     in_place_ =
         (width.stride == 1 || shape_ == DepthwiseShape::k3s2 || shape_ == DepthwiseShape::k5s2) &&
         (p.padding_mode == PaddingMode::zeros || (width.pad_before == 0 && reach < width.in));
+    plane_kernel_ = plane_kernel();
     zeros_ = row_length_;
     if (in_place_) {
       zeros_ = std::max(zeros_, round_up(columns_.largest(), table_.lanes) * width.stride +
@@ -162,6 +165,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
   };
 
   struct Scratch {
+    DepthwisePlane<T>* planes;
     Tile* tiles;
     std::int64_t* offsets;  // per tile: the kernel's table, relative to the channel or the copies
     const T** rows;         // of one tile: the same as addresses
@@ -210,6 +214,25 @@ class DepthwisePixelsPlan final : public RowsPlan {
       if (width.kernel == 5) return DepthwiseShape::k5s2;
     }
     return DepthwiseShape::any;
+  }
+
+  // The kernel for whole planes that are read in place, or null.
+  void (*plane_kernel() const)(const DepthwisePlaneArgs<T>&) {
+    const auto& [depth, height, width] = problem().axes;
+    const bool square = height.kernel == width.kernel && height.stride == width.stride;
+    const bool undilated = height.dilation == 1 && width.dilation == 1;
+    if (!square || !undilated || problem().padding_mode != PaddingMode::zeros) return nullptr;
+    DepthwisePlaneShape shape;
+    if (width.kernel == 3 && width.stride == 1) {
+      shape = DepthwisePlaneShape::k3;
+    } else if (width.kernel == 5 && width.stride == 1) {
+      shape = DepthwisePlaneShape::k5;
+    } else if (width.kernel == 3 && width.stride == 2) {
+      shape = DepthwisePlaneShape::k3s2;
+    } else {
+      return nullptr;
+    }
+    return table_.depthwise_plane[static_cast<int>(shape)];
   }
 
   void find_phases(const Axis& width) {
@@ -274,6 +297,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
           carver.take<std::remove_reference_t<decltype(*piece)>>(static_cast<std::size_t>(count));
     };
     Scratch scratch;
+    take(scratch.planes, problem().axes[0].kernel);
     take(scratch.tiles, tiles);
     take(scratch.offsets, tiles * table_size(kMaxDepthwiseRows));
     take(scratch.rows, table_size(kMaxDepthwiseRows));
@@ -317,6 +341,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const ConvProblem& p = problem();
     task.in_place = in_place_ && arrays.x_strides.axis[2] == 1;
     task.zeros = task.in_place ? zeros + p.axes[2].pad_before : zeros;
+    if (serves_planes(arrays, task)) return run_planes(arrays, task);
     list_rows(arrays, task);
     const T* image = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch;
     const std::int64_t length = task.columns * p.axes[2].stride;
@@ -344,6 +369,83 @@ class DepthwisePixelsPlan final : public RowsPlan {
         }
         offsets += size;
         run_tile(arrays, task, task.tiles[t], group);
+      }
+    }
+  }
+
+  // Whether a kernel can take the planes as they are.
+  bool serves_planes(const ConvArrays& arrays, const Task& task) const {
+    return plane_kernel_ && task.in_place && arrays.out_strides.axis[2] == 1 &&
+           (!arrays.residual || arrays.residual_strides.axis[2] == 1);
+  }
+
+  void run_planes(const ConvArrays& arrays, const Task& task) const {
+    const ConvProblem& p = problem();
+    const auto& [depth, height, width] = p.axes;
+    DepthwisePlaneArgs<T> args{};
+    args.x_row = arrays.x_strides.axis[1];
+    args.in_rows = height.in;
+    args.in_columns = width.in;
+    args.pad_row = height.pad_before;
+    args.pad_column = width.pad_before;
+    args.row = task.row_begin;
+    args.rows = task.row_end - task.row_begin;
+    args.column = task.column;
+    args.columns = task.columns;
+    const auto offset = [&](const Strides& strides, std::int64_t channel) {
+      return task.image * strides.batch + channel * strides.channel + task.depth * strides.axis[0] +
+             task.row_begin * strides.axis[1] + task.column * strides.axis[2];
+    };
+    const bool in_registers = p.activation.kind <= ActivationKind::clip;
+    const T* const bias = static_cast<const T*>(arrays.bias);
+    const T* const all_residual = static_cast<const T*>(arrays.residual);
+    for (std::int64_t g = task.group_begin; g < task.group_end; ++g) {
+      const Group& group = p.groups[static_cast<std::size_t>(g)];
+      const T* const x = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch +
+                         group.in_begin * arrays.x_strides.channel;
+      for (std::int64_t i = 0; i < group.out_channels; ++i) {
+        const std::int64_t channel = group.out_begin + i;
+        const T* const weights = static_cast<const T*>(arrays.packed_weights) + channel * p.taps();
+        args.planes = task.planes;
+        args.plane_count = 0;
+        for (std::int64_t td = 0; td < depth.kernel; ++td) {
+          const std::int64_t d =
+              padded_index(task.depth * depth.stride + td * depth.dilation - depth.pad_before,
+                           depth.in, p.padding_mode);
+          if (d < 0) continue;
+          task.planes[args.plane_count++] = {x + d * arrays.x_strides.axis[0],
+                                             weights + td * height.kernel * width.kernel};
+        }
+        T* const out = static_cast<T*>(arrays.out) + offset(arrays.out_strides, channel);
+        const T* const residual =
+            all_residual ? all_residual + offset(arrays.residual_strides, channel) : nullptr;
+        const bool near =
+            args.rows * height.stride * args.columns * width.stride * std::int64_t(sizeof(T)) <=
+            kReadAheadBytes;
+        args.ahead = near && g + 1 < task.group_end ? arrays.x_strides.channel : 0;
+        args.end = no_epilogue<T>();
+        args.end.out = out;
+        args.end.out_row = arrays.out_strides.axis[1];
+        if (in_registers) {
+          clamp_of(p.activation, args.end);
+          if (bias) args.end.bias = bias[channel];
+          args.end.residual = residual;
+          args.end.residual_row = arrays.residual_strides.axis[1];
+        }
+        plane_kernel_(args);
+        if (in_registers) continue;
+        EpilogueArgs<T> epilogue{};
+        epilogue.rows = args.rows;
+        epilogue.columns = args.columns;
+        epilogue.acc = epilogue.out = out;
+        epilogue.acc_row = epilogue.out_row = args.end.out_row;
+        epilogue.out_column = 1;
+        epilogue.bias = bias ? bias + channel : nullptr;
+        epilogue.residual = residual;
+        epilogue.residual_row = arrays.residual_strides.axis[1];
+        epilogue.residual_column = 1;
+        epilogue.activation = p.activation;
+        table_.epilogue(epilogue);
       }
     }
   }
@@ -537,6 +639,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
   std::int64_t row_length_ = 0;
   std::int64_t zeros_ = 0;
   bool in_place_ = false;
+  void (*plane_kernel_)(const DepthwisePlaneArgs<T>&) = nullptr;
 };
 
 }  // namespace

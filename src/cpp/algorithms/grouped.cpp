@@ -571,8 +571,13 @@ bool grouped_pays(const ConvProblem& p) {
   if (in_channels == 1 && out_channels <= 4) {
     if (p.channels_last) return out_channels > 1 || width.kernel >= 7;
     if (p.out_channels < 12) return false;
-    // Lanes that are pixels take long rows as they are.
-    const bool long_rows = width.out >= 64 && width.stride == 1 && p.taps() <= 9;
+    // Lanes that are pixels take long rows as they are, those of 3x3 kernels at some ease.
+    const Axis& height = p.axes[1];
+    const bool plane = height.kernel == 3 && width.kernel == 3 && height.dilation == 1 &&
+                       width.dilation == 1 && height.stride == width.stride &&
+                       p.padding_mode == PaddingMode::zeros;
+    const bool long_rows = plane ? width.out >= (width.stride == 1 ? 24 : 14) && width.stride <= 2
+                                 : width.out >= 64 && width.stride == 1 && p.taps() <= 9;
     return out_channels == 1 ? !long_rows : width.out <= lanes / 2;
   }
   const std::int64_t most = std::max(in_channels, out_channels);

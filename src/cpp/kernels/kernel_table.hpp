@@ -294,6 +294,41 @@ struct DepthwiseArgs {
   DepthwiseEnd<T> end;
 };
 
+// Planes that are read where they are, undilated, by square kernels of these sizes and strides.
+enum class DepthwisePlaneShape : std::uint8_t { k3, k5, k3s2 };
+inline constexpr int kDepthwisePlaneShapes = 3;
+
+// A depth tap that meets the input: its plane, and the rows of its weights.
+template <class T>
+struct DepthwisePlane {
+  const T* x;
+  const T* weights;
+};
+
+// `rows` x `columns` outputs of one channel from (row, column) on, each one chain over the planes
+// and the taps of the kernel in row-major order:
+//     sum(r, j) = fma(plane.weights[h][w], plane.x[r * stride + h - pad_row][j * stride + w -
+//     pad_column], sum(r, j))
+// for output positions r and j of the whole plane, without the taps outside its in_rows and with +0
+// outside its in_columns. `end.out` and `end.residual` are those of the first output, end.rows does
+// not count. Asks for the cache lines `ahead` elements after those that it reads, unless that is 0.
+template <class T>
+struct DepthwisePlaneArgs {
+  const DepthwisePlane<T>* planes;
+  std::int64_t plane_count;
+  std::int64_t x_row;  // stride
+  std::int64_t in_rows;
+  std::int64_t in_columns;
+  std::int64_t pad_row;
+  std::int64_t pad_column;
+  std::int64_t row;
+  std::int64_t rows;
+  std::int64_t column;
+  std::int64_t columns;
+  std::int64_t ahead;
+  DepthwiseEnd<T> end;
+};
+
 // A tile of output pixels where channels are next to each other, at most
 // kMaxDepthwiseChannelRows x kDepthwiseColumns. With one table row of width = (kDepthwiseColumns -
 // 1)
@@ -510,6 +545,9 @@ struct KernelTable {
 
   // [shape][n] for tiles of kDepthwiseRows[n] rows
   void (*depthwise_pixels[kDepthwiseShapes][kDepthwiseRowCounts])(const DepthwiseArgs<T>&);
+
+  // [shape], or null where registers are too few
+  void (*depthwise_plane[kDepthwisePlaneShapes])(const DepthwisePlaneArgs<T>&);
 
   // [shape][tile rows - 1]
   void (*depthwise_channels[kDepthwiseShapes][kMaxDepthwiseChannelRows])(

@@ -6,6 +6,7 @@
 
 #include "kernels/depthwise_channels-inl.hpp"
 #include "kernels/depthwise_pixels-inl.hpp"
+#include "kernels/depthwise_plane-inl.hpp"
 #include "kernels/direct-inl.hpp"
 #include "kernels/direct_channels-inl.hpp"
 #include "kernels/epilogue-inl.hpp"
@@ -31,6 +32,7 @@ constexpr KernelTable<T> make_table() {
   table.pack_pixel_rows = pack_pixel_rows<T>;
   table.epilogue = epilogue<T>;
   fill_depthwise_pixels<T>(table);
+  fill_depthwise_planes<T>(table);
   fill_depthwise_channels<T>(table);
   fill_grouped<T>(table);
   table.copy_strided = copy_strided<T>;

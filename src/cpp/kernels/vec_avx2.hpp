@@ -24,6 +24,11 @@ struct Vec<float> {
     return select(mask, {_mm256_maskload_ps(p, mask)}, rest);
   }
   static Vec load_or_zero(Mask mask, const float* p) { return {_mm256_maskload_ps(p, mask)}; }
+  static Vec next_lane(Vec a, Vec b) {
+    const __m256i low = _mm256_castps_si256(a.v);
+    const __m256i halves = _mm256_castps_si256(_mm256_permute2f128_ps(a.v, b.v, 0x21));
+    return {_mm256_castsi256_ps(_mm256_alignr_epi8(halves, low, 4))};
+  }
   static Vec even(Vec low, Vec high) {
     const __m256 both = _mm256_shuffle_ps(low.v, high.v, 0x88);
     return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(both), 0xd8))};
@@ -122,6 +127,9 @@ struct Vec<double> {
     return select(mask, {_mm256_maskload_pd(p, mask)}, rest);
   }
   static Vec load_or_zero(Mask mask, const double* p) { return {_mm256_maskload_pd(p, mask)}; }
+  static Vec next_lane(Vec a, Vec b) {
+    return {_mm256_shuffle_pd(a.v, _mm256_permute2f128_pd(a.v, b.v, 0x21), 0x5)};
+  }
   static Vec even(Vec low, Vec high) {
     return {_mm256_permute4x64_pd(_mm256_unpacklo_pd(low.v, high.v), 0xd8)};
   }

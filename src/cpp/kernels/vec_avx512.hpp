@@ -23,6 +23,10 @@ struct Vec<float> {
     return {_mm512_mask_loadu_ps(rest.v, mask, p)};
   }
   static Vec load_or_zero(Mask mask, const float* p) { return {_mm512_maskz_loadu_ps(mask, p)}; }
+  static Vec next_lane(Vec a, Vec b) {
+    return {_mm512_castsi512_ps(
+        _mm512_alignr_epi32(_mm512_castps_si512(b.v), _mm512_castps_si512(a.v), 1))};
+  }
   static Vec even(Vec low, Vec high) {
     const __m512i index =
         _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -124,6 +128,10 @@ struct Vec<double> {
     return {_mm512_mask_loadu_pd(rest.v, mask, p)};
   }
   static Vec load_or_zero(Mask mask, const double* p) { return {_mm512_maskz_loadu_pd(mask, p)}; }
+  static Vec next_lane(Vec a, Vec b) {
+    return {_mm512_castsi512_pd(
+        _mm512_alignr_epi64(_mm512_castpd_si512(b.v), _mm512_castpd_si512(a.v), 1))};
+  }
   static Vec even(Vec low, Vec high) {
     const __m512i index = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
     return {_mm512_permutex2var_pd(low.v, index, high.v)};

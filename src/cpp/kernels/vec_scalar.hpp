@@ -7,6 +7,7 @@
 //   even(low, high), odd(low, high)      every second lane of both, the lanes of low first
 //   permute(a, load_index(p))            lane i is lane p[i] of a, modulo the lanes
 //   permute_fours<n>(a)                  lane i is lane n >> 2 * (i % 4) & 3 of its own four
+//   next_lane(a, b)                      lanes 1 and on of a, then lane 0 of b
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
@@ -60,6 +61,7 @@ struct Vec {
   static Vec load(const T* p) { return {*p}; }
   static Vec load(Vec rest, Mask mask, const T* p) { return mask ? Vec{*p} : rest; }
   static Vec load_or_zero(Mask mask, const T* p) { return load(zero(), mask, p); }
+  static Vec next_lane(Vec, Vec b) { return b; }
   static Vec even(Vec low, Vec) { return low; }
   static Vec odd(Vec, Vec high) { return high; }
   struct Index {};
