@@ -36,7 +36,7 @@ INPUTS = (
 WEIGHTS = ("normal", "positive", "zero sum")
 """Kinds of weight; "zero sum" holds for each 3x3 window, as in an edge detector."""
 
-CHANNELS = (32, 64, 256, 512, 2048)
+CHANNELS = (24, 32, 64, 256, 512, 2048)
 OUT_CHANNELS = 32
 SIZE = 18
 

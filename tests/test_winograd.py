@@ -21,7 +21,7 @@ winograd = pytest.mark.parametrize("name", WINOGRAD)
 
 
 @winograd
-@pytest.mark.parametrize("channels", [32, 64, 512, 2048])
+@pytest.mark.parametrize("channels", [24, 32, 64, 512, 2048])
 @pytest.mark.parametrize("values", INPUTS)
 def test_error_within_four_times_that_of_direct(name: str, channels: int, values: str) -> None:
     for weights in WEIGHTS:
@@ -59,6 +59,22 @@ def test_tails_of_channels_and_columns(
         residual=True,
         data_format=data_format,
     ).check(name)
+
+
+@winograd
+@pytest.mark.parametrize("dilation", [2, 3, (1, 5), (4, 1), 12], ids=str)
+@pytest.mark.parametrize("padding", [0, 1, (3, 9), 12], ids=str)
+def test_dilation_by_phases(
+    name: str, dtype: Any, data_format: str, dilation: Any, padding: Any
+) -> None:
+    arguments = dict(dilation=dilation, padding=padding, data_format=data_format)
+    make((2, 18, 26, 29), (17, 18, 3, 3), dtype, residual=True, **arguments).check(name)
+
+
+def test_auto_takes_phases_that_fill_tiles() -> None:
+    for dilation, algorithm in [(2, "winograd_4x4_3x3"), (12, "direct_channels")]:
+        layer = pyconv.Conv2d(512, 512, 3, padding=dilation, dilation=dilation)
+        assert layer.plan((1, 512, 28, 28)).algorithm == algorithm
 
 
 @winograd
@@ -115,7 +131,8 @@ def test_what_is_not_finite_stays_within_tiles(name: str, value: float) -> None:
     ("shape", "arguments", "reason"),
     [
         ((4, 4, 3, 3), dict(stride=2), "stride"),
-        ((4, 4, 3, 3), dict(dilation=(1, 2)), "dilation"),
+        ((4, 4, 3, 3), dict(dilation=(1, 2), padding=1, padding_mode="circular"), "dilation"),
+        ((4, 4, 3, 3), dict(dilation=(65, 1), padding=65), "dilation"),
         ((4, 4, 3, 2), {}, "3x3"),
     ],
 )

@@ -15,6 +15,9 @@
 //
 // Weights are read once per task and in the order of their addresses, the next ones prefetched
 // while the tiles of a block meet the current ones.
+//
+// A dilated convolution is as many undilated ones as it has phases: of d x d pixels that are
+// neighbours, each belongs to another one, whose pixels are d apart.
 #include <algorithm>
 #include <numeric>
 
@@ -31,7 +34,64 @@ namespace {
 constexpr std::int64_t kMostTiles = 28;
 constexpr std::int64_t kPointsBytes = 5 << 19;  // 2.5 MiB
 
+constexpr std::int64_t kMostDilation = 64;  // its square is the number of phases
+
 constexpr std::int64_t kMostChannels = 4096;  // of a group: 576 KiB of points per tile in float32
+
+// Every dilation-th pixel of both axes, from (out_row, out_column) of the output and from (in_row,
+// in_column) of the input on.
+struct WinogradPhase {
+  WinogradAxis height;
+  WinogradAxis width;
+  std::int64_t out_row;
+  std::int64_t out_column;
+  std::int64_t in_row;
+  std::int64_t in_column;
+  std::int64_t first_tile;
+
+  std::int64_t tiles() const {
+    return ceil_div(height.out, kWinogradOut) * ceil_div(width.out, kWinogradOut);
+  }
+};
+
+// The phases that have outputs, at least one.
+std::vector<WinogradPhase> list_phases(const ConvProblem& problem) {
+  const auto phase_of = [](const Axis& axis, std::int64_t out, WinogradAxis& part) {
+    const std::int64_t from = out - axis.pad_before;
+    const std::int64_t in = (from % axis.dilation + axis.dilation) % axis.dilation;
+    part.in = in < axis.in ? ceil_div(axis.in - in, axis.dilation) : 0;
+    part.out = ceil_div(axis.out - out, axis.dilation);
+    part.pad = (in - from) / axis.dilation;
+    return in;
+  };
+  const Axis& height = problem.axes[1];
+  const Axis& width = problem.axes[2];
+  std::vector<WinogradPhase> phases;
+  std::int64_t tiles = 0;
+  for (std::int64_t row = 0; row < std::min(height.dilation, height.out); ++row) {
+    for (std::int64_t column = 0; column < std::min(width.dilation, width.out); ++column) {
+      WinogradPhase phase;
+      phase.out_row = row;
+      phase.out_column = column;
+      phase.in_row = phase_of(height, row, phase.height);
+      phase.in_column = phase_of(width, column, phase.width);
+      phase.first_tile = tiles;
+      tiles += phase.tiles();
+      phases.push_back(phase);
+    }
+  }
+  return phases;
+}
+
+// Tiles of all phases: over as many phases of an axis, each tile is of another row.
+std::int64_t count_tiles(const Axis& axis) {
+  const std::int64_t phases = std::min(axis.dilation, axis.out);
+  const std::int64_t longer = axis.out % axis.dilation;
+  const std::int64_t length = axis.out / axis.dilation;
+  if (length == 0) return phases;
+  return longer * ceil_div(length + 1, kWinogradOut) +
+         (phases - longer) * ceil_div(length, kWinogradOut);
+}
 
 template <class T>
 class WinogradPlan final : public Plan {
@@ -39,8 +99,8 @@ class WinogradPlan final : public Plan {
   explicit WinogradPlan(ConvProblem problem_in)
       : Plan(std::move(problem_in)), table_(kernels<T>()) {
     const ConvProblem& p = problem();
-    tile_rows_ = ceil_div(p.axes[1].out, kWinogradOut);
-    tile_columns_ = ceil_div(p.axes[2].out, kWinogradOut);
+    phases_ = list_phases(p);
+    tiles_ = phases_.back().first_tile + phases_.back().tiles();
     for (const Group& group : p.groups) {
       const std::int64_t vectors = ceil_div(group.out_channels, table_.lanes);
       groups_.push_back({Split::by_limit(vectors, table_.winograd_vectors), packed_elements_});
@@ -145,13 +205,14 @@ class WinogradPlan final : public Plan {
 
   // Neighbouring tiles of one tile row.
   struct Segment {
+    const WinogradPhase& phase;
     std::int64_t row;
     std::int64_t column;
     std::int64_t tiles;
   };
 
   Blocking blocking(int threads) const {
-    const std::int64_t tiles = tile_rows_ * tile_columns_;
+    const std::int64_t tiles = tiles_;
     const std::int64_t bytes_per_tile =
         std::max<std::int64_t>(1, kWinogradPoints * most_channels_ * sizeof(T));
     const std::int64_t fewest =
@@ -216,11 +277,19 @@ class WinogradPlan final : public Plan {
   // Calls visit(segment, first tile within the block) for the tiles [begin, end).
   template <class Visit>
   void for_each_segment(std::int64_t begin, std::int64_t end, const Visit& visit) const {
+    auto phase = std::upper_bound(phases_.begin(), phases_.end(), begin,
+                                  [](std::int64_t tile, const WinogradPhase& p) {
+                                    return tile < p.first_tile;
+                                  }) -
+                 1;
     for (std::int64_t tile = begin; tile < end;) {
-      const std::int64_t column = tile % tile_columns_;
+      while (tile >= phase->first_tile + phase->tiles()) ++phase;
+      const std::int64_t columns = ceil_div(phase->width.out, kWinogradOut);
+      const std::int64_t in_phase = tile - phase->first_tile;
+      const std::int64_t column = in_phase % columns;
       const std::int64_t count =
-          std::min({std::int64_t(kWinogradSegment), tile_columns_ - column, end - tile});
-      visit(Segment{tile / tile_columns_, column, count}, tile - begin);
+          std::min({std::int64_t(kWinogradSegment), columns - column, end - tile});
+      visit(Segment{*phase, in_phase / columns, column, count}, tile - begin);
       tile += count;
     }
   }
@@ -249,17 +318,20 @@ class WinogradPlan final : public Plan {
                        std::int64_t begin, std::int64_t end, const Scratch& scratch) const {
     const ConvProblem& p = problem();
     WinogradInputArgs<T> args{};
-    args.image = static_cast<const T*>(arrays.x) + image * arrays.x_strides.batch +
-                 group.in_begin * arrays.x_strides.channel;
-    args.strides = arrays.x_strides;
+    const T* const all = static_cast<const T*>(arrays.x) + image * arrays.x_strides.batch +
+                         group.in_begin * arrays.x_strides.channel;
+    args.strides = dilated(arrays.x_strides);
     args.channels = group.in_channels;
-    args.height = {p.axes[1].in, p.axes[1].out, p.axes[1].pad_before};
-    args.width = {p.axes[2].in, p.axes[2].out, p.axes[2].pad_before};
     args.padding_mode = p.padding_mode;
     args.tiles_in_block = end - begin;
     args.point_stride = points_stride(group.in_channels, end - begin);
     args.strip = scratch.strip;
     for_each_segment(begin, end, [&](const Segment& segment, std::int64_t tile) {
+      const WinogradPhase& phase = segment.phase;
+      args.image = all + phase.in_row * arrays.x_strides.axis[1] +
+                   phase.in_column * arrays.x_strides.axis[2];
+      args.height = phase.height;
+      args.width = phase.width;
       args.tile_row = segment.row;
       args.tile_column = segment.column;
       args.tiles = segment.tiles;
@@ -303,21 +375,23 @@ class WinogradPlan final : public Plan {
     args.width = width;
     args.channels = channels;
     args.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
-    args.residual_strides = arrays.residual_strides;
-    args.out_strides = arrays.out_strides;
+    args.residual_strides = dilated(arrays.residual_strides);
+    args.out_strides = dilated(arrays.out_strides);
     args.activation = p.activation;
     args.strip = scratch.strip;
     for_each_segment(begin, end, [&](const Segment& segment, std::int64_t tile) {
       const std::int64_t row = segment.row * kWinogradOut;
       const std::int64_t column = segment.column * kWinogradOut;
+      const WinogradPhase& phase = segment.phase;
       const auto offset = [&](const Strides& strides) {
-        return image * strides.batch + channel * strides.channel + row * strides.axis[1] +
-               column * strides.axis[2];
+        return image * strides.batch + channel * strides.channel +
+               (phase.out_row + row * p.axes[1].dilation) * strides.axis[1] +
+               (phase.out_column + column * p.axes[2].dilation) * strides.axis[2];
       };
       args.sums = scratch.sums + tile * width;
       args.tiles = segment.tiles;
-      args.rows = std::min<std::int64_t>(kWinogradOut, p.axes[1].out - row);
-      args.columns = std::min(segment.tiles * kWinogradOut, p.axes[2].out - column);
+      args.rows = std::min<std::int64_t>(kWinogradOut, phase.height.out - row);
+      args.columns = std::min(segment.tiles * kWinogradOut, phase.width.out - column);
       if (arrays.residual) {
         args.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
       }
@@ -326,9 +400,16 @@ class WinogradPlan final : public Plan {
     });
   }
 
+  Strides dilated(Strides strides) const {
+    for (std::size_t axis = 1; axis < kSpatialAxes; ++axis) {
+      strides.axis[axis] *= problem().axes[axis].dilation;
+    }
+    return strides;
+  }
+
   const KernelTable<T>& table_;
-  std::int64_t tile_rows_;
-  std::int64_t tile_columns_;
+  std::vector<WinogradPhase> phases_;
+  std::int64_t tiles_;  // of all phases
   std::vector<GroupPlan> groups_;
   std::int64_t packed_elements_ = 0;
   std::int64_t most_channels_ = 0;
@@ -345,7 +426,11 @@ std::string winograd_refuses(const ConvProblem& problem) {
   for (const Axis* axis : {&problem.axes[1], &problem.axes[2]}) {
     if (axis->kernel != 3) return "the kernel is not 3x3";
     if (axis->stride != 1) return "the stride is not 1";
-    if (axis->dilation != 1) return "the dilation is not 1";
+    if (axis->dilation == 1) continue;
+    if (problem.padding_mode != PaddingMode::zeros) return "dilation needs padding by zeros";
+    if (axis->dilation > kMostDilation) {
+      return "the dilation is more than " + std::to_string(kMostDilation);
+    }
   }
   for (const Group& group : problem.groups) {
     if (group.in_channels > kMostChannels) {
@@ -355,19 +440,20 @@ std::string winograd_refuses(const ConvProblem& problem) {
   return {};
 }
 
-// Measured in float32. The largest error of fewer than 32 input channels is not always within 4
-// times that of direct float32 (24 channels of large range: 4.2), and fewer outputs leave less work
+// Measured in float32. The errors of fewer than 24 input channels are not always within 4 times
+// those of direct float32 (16 channels with spikes: 4.3 with one seed of eight, on average 2.4; 24
+// channels: at most 3.6), and fewer outputs leave less work
 // between the transforms than these cost. An axis that fills its last tiles badly multiplies what
 // is thrown away, and on planes of less than 3 x 3 tiles weights, fourfold, are read for too few of
 // them: at 7 x 7 direct convolution, which leaves out the padding, is 1.3 times faster.
 bool winograd_pays(const ConvProblem& problem) {
   if (problem.dtype != DataType::float32 || problem.groups.empty()) return false;
   for (const Group& group : problem.groups) {
-    if (group.in_channels < 32 || group.out_channels < 16) return false;
+    if (group.in_channels < 24 || group.out_channels < 16) return false;
   }
-  const std::int64_t tiles =
-      ceil_div(problem.axes[1].out, kWinogradOut) * ceil_div(problem.axes[2].out, kWinogradOut);
-  return tiles >= 9 && 2 * problem.out_pixels() >= kWinogradOut * kWinogradOut * tiles;
+  const std::int64_t tiles = count_tiles(problem.axes[1]) * count_tiles(problem.axes[2]);
+  const std::int64_t computed = kWinogradOut * kWinogradOut * tiles;
+  return tiles >= 9 && 25 * problem.out_pixels() >= 12 * computed;
 }
 
 std::unique_ptr<Plan> plan_winograd(ConvProblem problem) {

@@ -118,6 +118,9 @@ static inline std::int64_t winograd_index(const WinogradAxis& axis, std::int64_t
   return position < axis.out + 2 - axis.pad ? padded_index(position, axis.in, mode) : -1;
 }
 
+// Pixels further apart are loaded one by one: keeps offsets of a gather within 32 bits.
+static constexpr std::int64_t kWidestGather = 1 << 20;
+
 // One input row of a strip: `columns` pixels from position `begin`, each one vector of `channels`
 // channels. `row` is null where zeros stand.
 template <class T>
@@ -142,14 +145,20 @@ static void gather_row(const WinogradInputArgs<T>& args, const T* row, int chann
     v.store(to + i * V::lanes);
   };
   for (std::int64_t i = 0; i < first; ++i) gather(i);
-  if (pixel_stride == 1) {
+  if (channel_stride != 1 && pixel_stride <= kWidestGather && pixel_stride > 0) {
     for (std::int64_t i = first; i < last; i += V::lanes) {
       const std::int64_t left = last - i;
       const int count = left < V::lanes ? static_cast<int>(left) : V::lanes;
       const auto mask = V::mask_range(0, count);
-      const T* from = row + begin + i;
+      const T* from = row + (begin + i) * pixel_stride;
       V m[V::lanes];
-      if (channels == V::lanes) {
+      if (pixel_stride != 1) {
+        for (int c = 0; c < V::lanes; ++c) {
+          m[c] = c < channels ? V::gather(V::zero(), mask, from + c * channel_stride,
+                                          static_cast<std::int32_t>(pixel_stride))
+                              : V::zero();
+        }
+      } else if (channels == V::lanes) {
 #pragma GCC unroll 16
         for (int c = 0; c < V::lanes; ++c)
           m[c] = V::load(V::zero(), mask, from + c * channel_stride);
