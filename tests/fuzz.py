@@ -268,6 +268,7 @@ def refuses_or_answers(data: st.DataObject) -> None:
     try:
         signal.setitimer(signal.ITIMER_REAL, 1)
         y = function(x, weight, **arguments)
+        signal.setitimer(signal.ITIMER_REAL, 0)
     except (ValueError, TypeError) as error:
         known = ("x", "weight", "bias", "residual", "out", *ARGUMENTS)
         assert re.search(rf"\b({'|'.join(known)})\b", str(error)), f"names no argument: {error}"
@@ -278,8 +279,8 @@ def refuses_or_answers(data: st.DataObject) -> None:
         counts["interrupted"] += 1
     else:
         counts["answered"] += 1
-        # All inputs are zeros.
-        assert type(y) is np.ndarray and (y == y.flat[0] if y.size else y == y).all()
+        # All inputs are zeros. Takes no memory: the result may have left none.
+        assert type(y) is np.ndarray and (y.size == 0 or y.min() == y.max())
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
