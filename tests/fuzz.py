@@ -266,9 +266,11 @@ def refuses_or_answers(data: st.DataObject) -> None:
         if data.draw(st.integers(0, 15)) == 0:
             arguments[key] = data.draw(arrays([1, outs, *sizes]))
     try:
-        signal.setitimer(signal.ITIMER_REAL, 1)
-        y = function(x, weight, **arguments)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 1)
+            y = function(x, weight, **arguments)
+        finally:  # the alarm may still ring here, and not below
+            signal.setitimer(signal.ITIMER_REAL, 0)
     except (ValueError, TypeError) as error:
         known = ("x", "weight", "bias", "residual", "out", *ARGUMENTS)
         assert re.search(rf"\b({'|'.join(known)})\b", str(error)), f"names no argument: {error}"
@@ -281,8 +283,6 @@ def refuses_or_answers(data: st.DataObject) -> None:
         counts["answered"] += 1
         # All inputs are zeros. Takes no memory: the result may have left none.
         assert type(y) is np.ndarray and (y.size == 0 or y.min() == y.max())
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 PROPERTIES: tuple[Callable[[], None], ...] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -160,6 +161,14 @@ def test_products_of_sizes_beyond_63_and_64_bits(
     x, weight = (as_strided(zeros(1), shape, (0,) * 4) for shape in (x_shape, weight_shape))
     with pytest.raises((ValueError, MemoryError)):
         pyconv.conv2d(x, weight, algorithm=algorithm)
+
+
+def test_a_plan_is_made_soon_however_many_output_channels_there_are(algorithm: str) -> None:
+    x, weight = (as_strided(zeros(1), shape, (0,) * 4) for shape in ((1, 9, 3, 1), (HUGE, 9, 3, 1)))
+    start = time.monotonic()
+    with pytest.raises((ValueError, MemoryError)):
+        pyconv.conv2d(x, weight, algorithm=algorithm)
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("bits", [31, 32, 63, 64, 65])

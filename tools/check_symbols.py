@@ -35,7 +35,7 @@ def foreign_symbols(object_file: Path, isa: str) -> list[str]:
         name, kind = line.split()[:2]
         if not (kind.isupper() or kind in "uvw"):
             continue
-        inside = re.match(rf"_ZNK?6pyconv{len(isa)}{isa}", name)
+        inside = re.match(rf"_ZZ?NK?6pyconv{len(isa)}{isa}", name)  # _ZZ: of a function in there
         c_function = kind == "U" and not name.startswith("_Z")
         if not inside and not c_function:
             found.append(f"{kind} {name}")

@@ -35,6 +35,9 @@ constexpr std::int64_t kMostPixels = 256;
 
 constexpr std::int64_t kMostTaps = 1024;
 
+// Per group: a plan lists the vectors of them.
+constexpr std::int64_t kMostOutChannels = 1 << 16;
+
 template <class T>
 class GroupedPlan final : public Plan {
  public:
@@ -542,6 +545,7 @@ class GroupedPlan final : public Plan {
 
 std::string grouped_refuses(const ConvProblem& p) {
   if (most_in_channels(p) > kChannelBlock) return "a group has over 16 input channels";
+  if (most_out_channels(p) > kMostOutChannels) return "a group has over 65536 output channels";
   if (p.taps() > kMostTaps || p.axes[2].kernel > kMostTaps) return "the kernel has over 1024 taps";
   const std::string large = "the input under a few output pixels takes more than 2 MiB";
   for (const Axis& axis : p.axes) {
