@@ -1,6 +1,6 @@
 """The compiled part of pyconv. Arguments arrive validated by pyconv._validation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -10,8 +10,11 @@ compiler: str
 def algorithms() -> list[str]: ...
 def current_isa() -> str: ...
 def fma_peak(dtype: str = "float32", seconds: float = 0.02) -> float: ...
+def is_plain(value: object) -> bool: ...
 def isas() -> list[str]: ...
+def may_overlap(array: npt.NDArray[Any], others: Iterable[npt.NDArray[Any] | None]) -> bool: ...
 def openmp_max_threads() -> int: ...
+def same_floats(first: object, second: object) -> bool: ...
 def select_isa(name: str) -> None: ...
 
 class FusedPlan:
@@ -70,6 +73,15 @@ class Plan:
         self,
         x: npt.NDArray[Any],
         weights: PackedWeights,
+        bias: npt.NDArray[Any] | None,
+        residual: npt.NDArray[Any] | None,
+        out: npt.NDArray[Any] | None,
+        threads: int,
+    ) -> npt.NDArray[Any]: ...
+    def pack_and_run(
+        self,
+        x: npt.NDArray[Any],
+        weights: Sequence[npt.NDArray[Any]],
         bias: npt.NDArray[Any] | None,
         residual: npt.NDArray[Any] | None,
         out: npt.NDArray[Any] | None,

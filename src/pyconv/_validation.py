@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
+
+from pyconv import _core
 
 Array = npt.NDArray[Any]
 Ints = SupportsIndex | Sequence[SupportsIndex]
@@ -31,7 +33,9 @@ MAX_THREADS = 1024
 MAX_GROUPS = 2**24  # each takes some 100 bytes of a plan
 MAX_SIZE = 2**63 - 1
 
-_FLOATS = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
+_shape_of = operator.attrgetter("shape")
+
+_FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 # ---- single values -----------------------------------------------------------------------------
@@ -270,11 +274,6 @@ def _dtype_message(name: str, dtype: np.dtype[Any]) -> str:
     return expected
 
 
-def dtype_name(array: Array) -> str:
-    """The core's name of an array's dtype, which `float_array` has checked."""
-    return _FLOATS[array.dtype]
-
-
 def generator(value: object) -> np.random.Generator:
     """The random generator that a seed stands for."""
     try:
@@ -313,15 +312,33 @@ def same_dtype(name: str, array: Array, other: Array, other_name: str = "x") -> 
         )
 
 
+def shapes(arrays: Iterable[Array]) -> tuple[tuple[int, ...], ...]:
+    """The shape of every array."""
+    return tuple(map(_shape_of, arrays))
+
+
+def input_and_weights(
+    x: Any, weight: Any, group_counts: int | tuple[tuple[int, int], ...], rank: int
+) -> tuple[Array, tuple[Array, ...]]:
+    """The input, and the weight array or one per uneven group, of its dtype."""
+    even = isinstance(group_counts, int)
+    if even and _core.same_floats(x, weight) and weight.ndim == rank + 2:
+        return x, (weight,)  # what follows would find the same in five times the time
+    x = float_array("x", x)
+    arrays = weights(weight, group_counts, rank)
+    same_dtype("weight", arrays[0], x)
+    return x, arrays
+
+
 def weights(
     weight: object,
     group_counts: int | tuple[tuple[int, int], ...],
     rank: int,
     name: str = "weight",
-) -> list[Array]:
+) -> tuple[Array, ...]:
     """The weight array, or one array per uneven group."""
     if isinstance(group_counts, int):
-        arrays = [float_array(name, weight)]
+        arrays: tuple[Array, ...] = (float_array(name, weight),)
     else:
         if not isinstance(weight, (list, tuple)):
             raise TypeError(
@@ -332,7 +349,7 @@ def weights(
             raise ValueError(
                 f"{name}: got {len(weight)} arrays, expected {len(group_counts)}, one per group"
             )
-        arrays = [float_array(name, item) for item in weight]
+        arrays = tuple(float_array(name, item) for item in weight)
     for array in arrays:
         if array.ndim != rank + 2:
             raise ValueError(
@@ -358,6 +375,15 @@ def depthwise_groups(x: Array, weight: Array, data_format: str, name: str) -> in
     return channels
 
 
+def _float_array_like(name: str, value: Any, like: Array) -> Array:
+    if _core.same_floats(value, like):
+        array: Array = value
+    else:
+        array = float_array(name, value)
+        same_dtype(name, array, like)
+    return array
+
+
 def weight_channels(
     arrays: Sequence[Array], group_counts: int | tuple[tuple[int, int], ...]
 ) -> tuple[int, int]:
@@ -380,13 +406,18 @@ def replacement(name: str, new: Array, old: Array) -> None:
         raise TypeError(f"{name}: got dtype {new.dtype}, expected {old.dtype}")
 
 
-def layer_input(x: Array, dtype: np.dtype[Any]) -> None:
-    """The input of a layer has the dtype of its weights."""
-    if x.dtype != dtype:
+def layer_input(value: Any, weight: Array) -> Array:
+    """The input of a layer, of the dtype of its weights."""
+    if _core.same_floats(value, weight):
+        x: Array = value
+        return x
+    x = float_array("x", value)
+    if x.dtype != weight.dtype:
         raise TypeError(
-            f"x: got dtype {x.dtype}, expected {dtype}, the dtype of the layer's weights: use "
-            f"x.astype(numpy.{dtype})"
+            f"x: got dtype {x.dtype}, expected {weight.dtype}, the dtype of the layer's weights: "
+            f"use x.astype(numpy.{weight.dtype})"
         )
+    return x
 
 
 def half_padding(name: str, kernel: tuple[int, ...], dilation: object) -> tuple[int, ...]:
@@ -464,12 +495,11 @@ def bias(value: object, out_channels: int, like: Array, name: str = "bias") -> A
     """A contiguous array (out_channels,), or None."""
     if value is None:
         return None
-    array = float_array(name, value)
+    array = _float_array_like(name, value, like)
     if array.shape != (out_channels,):
         raise ValueError(
             f"{name}: got shape {array.shape}, expected ({out_channels},), one per output channel"
         )
-    same_dtype(name, array, like)
     return array if array.flags.c_contiguous else array.copy()
 
 
@@ -508,57 +538,67 @@ def causal_state(value: object, x: Array, length: int) -> Array:
     return array
 
 
-def residual(value: object, shape: tuple[int, ...], like: Array) -> Array:
+def residual_and_out(
+    residual: object,
+    out: object,
+    shape: tuple[int, ...],
+    x: Array,
+    others: Sequence[Array | None],
+) -> tuple[Array | None, Array | None]:
+    """Arrays of the output's shape and the dtype of `x`, or None; `others` are inputs beside x."""
+    added = None if residual is None else _residual(residual, shape, x)
+    return added, None if out is None else _out(out, shape, x, (x, *others, added))
+
+
+def _residual(value: object, shape: tuple[int, ...], like: Array) -> Array:
     """An array of the output's shape."""
-    array = float_array("residual", value)
+    array = _float_array_like("residual", value, like)
     if array.shape != shape:
         raise ValueError(
             f"residual: got shape {array.shape}, expected {shape}, the shape of the output"
         )
-    same_dtype("residual", array, like)
     return array
 
 
-def out(
+def _out(
     value: object, shape: tuple[int, ...], like: Array, inputs: Sequence[Array | None]
 ) -> Array:
     """An array to write the result to: never a copy, never memory of an input."""
-    value = apart(value, inputs)
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"out: got {type(value).__name__}, expected a numpy.ndarray")
+    if _core.may_overlap(value, inputs) and any(_overlap(value, array) for array in inputs):
+        raise ValueError("out: got memory that an input uses, expected no overlap")
     if value.shape != shape:
         raise ValueError(f"out: got shape {value.shape}, expected {shape}")
     if value.dtype not in _FLOATS:
         raise TypeError(_dtype_message("out", value.dtype))
     same_dtype("out", value, like)
-    if not value.flags.writeable:
-        raise ValueError("out: got a read-only array, expected a writeable one")
-    if not value.flags.aligned:
-        raise ValueError("out: got misaligned memory, expected whole elements at their alignment")
-    if _repeats_elements(value):
-        raise ValueError(
-            f"out: got strides {value.strides} for shape {value.shape}, in which elements share "
-            "memory, expected every element at its own address"
-        )
+    if not value.flags.carray:
+        _writeable_once(value)
     return value
 
 
-def apart(value: object, inputs: Sequence[Array | None]) -> Array:
-    """Reject an `out` that is no array, or shares memory with an input."""
-    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"out: got {type(value).__name__}, expected a numpy.ndarray")
-    for array in inputs:
-        if array is not None and _overlap(value, array):
-            raise ValueError("out: got memory that an input uses, expected no overlap")
-    return value
-
-
-def _overlap(a: Array, b: Array) -> bool:
-    if not np.may_share_memory(a, b):
+def _overlap(a: Array, b: Array | None) -> bool:
+    if b is None or not np.may_share_memory(a, b):
         return False
     try:
         # The stub knows two values of max_work only.
         return np.shares_memory(a, b, max_work=1000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
+
+
+def _writeable_once(out: Array) -> None:
+    """Every element of `out` can be written, at an address of its own."""
+    if not out.flags.writeable:
+        raise ValueError("out: got a read-only array, expected a writeable one")
+    if not out.flags.aligned:
+        raise ValueError("out: got misaligned memory, expected whole elements at their alignment")
+    if _repeats_elements(out):
+        raise ValueError(
+            f"out: got strides {out.strides} for shape {out.shape}, in which elements share "
+            "memory, expected every element at its own address"
+        )
 
 
 def _repeats_elements(array: Array) -> bool:

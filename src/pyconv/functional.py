@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, overload
 
@@ -26,97 +27,67 @@ __all__ = [
 ALGORITHM_CHOICES = ("auto", "auto_direct", *_core.algorithms())
 
 
+@dataclass(frozen=True, eq=False)
 class Spec:
-    """What a convolution does apart from its arrays, normalised and hashable.
+    """What a convolution does apart from its arrays, normalised.
 
-    Two specs that mean the same are equal, so that they share plans.
+    Those that mean the same are one object, so that they share plans, and whose hash costs nothing.
     """
 
-    __slots__ = ("_hash", "key", "rank")
-
-    def __init__(
-        self,
-        rank: int,
-        stride: object,
-        padding: object,
-        dilation: object,
-        groups: object,
-        padding_mode: str,
-        data_format: str,
-        activation: object,
-        algorithm: str,
-    ) -> None:
-        self.rank = rank
-        self.key = (
-            validate.ints("stride", stride, rank, minimum=1),
-            validate.padding(padding, rank),
-            validate.ints("dilation", dilation, rank, minimum=1),
-            validate.groups(groups),
-            validate.choice("padding_mode", padding_mode, validate.PADDING_MODES),
-            validate.choice("data_format", data_format, validate.DATA_FORMATS),
-            validate.activation("activation", activation),
-            validate.choice("algorithm", algorithm, ALGORITHM_CHOICES),
-        )
-        self._hash = hash(self.key)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Spec) and self.key == other.key
-
-    @property
-    def stride(self) -> tuple[int, ...]:
-        return self.key[0]
-
-    @property
-    def padding(self) -> str | tuple[tuple[int, int], ...]:
-        return self.key[1]
-
-    @property
-    def dilation(self) -> tuple[int, ...]:
-        return self.key[2]
-
-    @property
-    def groups(self) -> int | tuple[tuple[int, int], ...]:
-        return self.key[3]
-
-    @property
-    def algorithm(self) -> str:
-        return self.key[7]
+    rank: int
+    stride: tuple[int, ...]
+    padding: str | tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int | tuple[tuple[int, int], ...]
+    padding_mode: str
+    data_format: str
+    activation: tuple[str, float, float]
+    algorithm: str
 
 
-# The common arguments are ints and names, whose equality is unambiguous as a cache key: 1 == 1.0
-# and True must not meet. Checking them anew costs a small call two of its seven microseconds.
-_remembered = lru_cache(maxsize=128)(Spec)
+_interned = lru_cache(maxsize=128)(Spec)
 
 
-def spec_of(
+def parse_spec(
     rank: int,
     stride: object,
     padding: object,
     dilation: object,
     groups: object,
-    padding_mode: str,
-    data_format: str,
+    padding_mode: object,
+    data_format: object,
     activation: object,
-    algorithm: str,
+    algorithm: object,
 ) -> Spec:
-    """Normalise arguments, or look up what they gave before."""
-    plain = type(stride) is type(dilation) is type(groups) is int and type(padding) in (int, str)
-    names = type(padding_mode) is type(data_format) is type(algorithm) is str
-    make = _remembered if plain and names and type(activation) in (str, type(None)) else Spec
-    return make(
+    """Check and normalise arguments."""
+    return _interned(
         rank,
-        stride,
-        padding,
-        dilation,
-        groups,
-        padding_mode,
-        data_format,
-        activation,
-        algorithm,
+        validate.ints("stride", stride, rank, minimum=1),
+        validate.padding(padding, rank),
+        validate.ints("dilation", dilation, rank, minimum=1),
+        validate.groups(groups),
+        validate.choice("padding_mode", padding_mode, validate.PADDING_MODES),
+        validate.choice("data_format", data_format, validate.DATA_FORMATS),
+        validate.activation("activation", activation),
+        validate.choice("algorithm", algorithm, ALGORITHM_CHOICES),
     )
+
+
+_remembered = lru_cache(maxsize=128)(parse_spec)
+
+
+def spec_of(*options: Any) -> Spec:
+    """As `parse_spec`, or what that gave before for the same options."""
+    # Equality is too weak for a cache key where types may differ: 1 == 1.0 and True must not meet.
+    return _remembered(*options) if _core.is_plain(options) else parse_spec(*options)
+
+
+class Planned(NamedTuple):
+    """What is known of a problem before its data arrives."""
+
+    plan: _core.Plan
+    geometry: validate.Geometry
+    packing: str
 
 
 # Bounded, so that a program with ever new shapes does not grow. Building a plan takes some ten
@@ -125,25 +96,31 @@ def spec_of(
 def plan_for(
     x_shape: tuple[int, ...],
     weight_shapes: tuple[tuple[int, ...], ...],
-    dtype: str,
+    dtype: np.dtype[Any],
     spec: Spec,
-) -> tuple[_core.Plan, validate.Geometry]:
-    """The core's plan of a problem, and its geometry. Raises ValueError where shapes do not fit."""
-    stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm = spec.key
+) -> Planned:
+    """The core's plan of a problem. Raises ValueError where shapes do not fit."""
     geometry = validate.conv_geometry(
-        x_shape, weight_shapes, stride, padding, dilation, groups, padding_mode, data_format
+        x_shape,
+        weight_shapes,
+        spec.stride,
+        spec.padding,
+        spec.dilation,
+        spec.groups,
+        spec.padding_mode,
+        spec.data_format,
     )
     plan = _core.Plan(
-        dtype=dtype,
-        channels_last=data_format == "channels_last",
+        dtype=dtype.name,
+        channels_last=spec.data_format == "channels_last",
         batch=geometry.batch,
         axes=geometry.axes,
         groups=geometry.groups,
-        padding_mode=padding_mode,
-        activation=activation,
-        algorithm=algorithm,
+        padding_mode=spec.padding_mode,
+        activation=spec.activation,
+        algorithm=spec.algorithm,
     )
-    return plan, geometry
+    return Planned(plan, geometry, plan.packing)
 
 
 class Fused(NamedTuple):
@@ -151,6 +128,7 @@ class Fused(NamedTuple):
 
     plan: _core.FusedPlan
     stages: tuple[_core.Plan, ...]  # what each stage's weights are packed for
+    packings: tuple[str, ...]
     geometries: tuple[validate.Geometry, ...]
 
 
@@ -158,18 +136,19 @@ class Fused(NamedTuple):
 def fused_plan_for(
     x_shape: tuple[int, ...],
     weight_shapes: tuple[tuple[int, ...], ...],
-    dtype: str,
+    dtype: np.dtype[Any],
     specs: tuple[Spec, ...],
 ) -> Fused:
     """The core's plan of convolutions of one data format and algorithm that follow each other."""
     plans, geometries = [], []
     for weight_shape, spec in zip(weight_shapes, specs, strict=True):
-        plan, geometry = plan_for(x_shape, (weight_shape,), dtype, spec)
+        plan, geometry, _ = plan_for(x_shape, (weight_shape,), dtype, spec)
         x_shape = geometry.output_shape
         plans.append(plan)
         geometries.append(geometry)
     fused = _core.FusedPlan(plans, specs[0].algorithm)
-    return Fused(fused, tuple(fused.stages), tuple(geometries))
+    stages = tuple(fused.stages)
+    return Fused(fused, stages, tuple(stage.packing for stage in stages), tuple(geometries))
 
 
 def execute_fused(
@@ -182,32 +161,11 @@ def execute_fused(
     num_threads: object,
     weights: Sequence[Array] = (),
 ) -> Array:
-    """As `execute`, with packed weights and a bias or None per stage."""
-    shape = fused.geometries[-1].output_shape
-    if residual is not None:
-        residual = validate.residual(residual, shape, x)
-    if out is not None:
-        out = validate.out(out, shape, x, (x, *weights, *biases, residual))
+    """Run a plan with packed weights and a bias or None per stage."""
+    residual, out = validate.residual_and_out(
+        residual, out, fused.geometries[-1].output_shape, x, (*weights, *biases)
+    )
     return fused.plan.run(x, packed, biases, residual, out, resolve_num_threads(num_threads))
-
-
-def execute(
-    plan: _core.Plan,
-    geometry: validate.Geometry,
-    packed: _core.PackedWeights,
-    x: Array,
-    bias: Array | None,
-    residual: Any,
-    out: Any,
-    num_threads: object,
-    weights: Sequence[Array] = (),
-) -> Array:
-    """Run a plan on arrays of its shapes. `weights` are only checked for overlap with `out`."""
-    if residual is not None:
-        residual = validate.residual(residual, geometry.output_shape, x)
-    if out is not None:
-        out = validate.out(out, geometry.output_shape, x, (x, *weights, bias, residual))
-    return plan.run(x, packed, bias, residual, out, resolve_num_threads(num_threads))
 
 
 def convolve(
@@ -220,14 +178,15 @@ def convolve(
     num_threads: object,
 ) -> Array:
     """Convolve, packing the weights for this call."""
-    x = validate.float_array("x", x)
-    weights = validate.weights(weight, spec.groups, spec.rank)
-    validate.same_dtype("weight", weights[0], x)
-    plan, geometry = plan_for(
-        x.shape, tuple(array.shape for array in weights), validate.dtype_name(x), spec
-    )
-    bias = validate.bias(bias, geometry.out_channels, x)
-    return execute(plan, geometry, plan.pack(weights), x, bias, residual, out, num_threads, weights)
+    x, weights = validate.input_and_weights(x, weight, spec.groups, spec.rank)
+    plan, geometry, _ = plan_for(x.shape, validate.shapes(weights), x.dtype, spec)
+    if bias is not None:
+        bias = validate.bias(bias, geometry.out_channels, x)
+    if residual is not None or out is not None:
+        residual, out = validate.residual_and_out(
+            residual, out, geometry.output_shape, x, (*weights, bias)
+        )
+    return plan.pack_and_run(x, weights, bias, residual, out, resolve_num_threads(num_threads))
 
 
 def conv2d(
@@ -597,9 +556,7 @@ def separable_conv2d(
         spec_of(2, 1, 0, 1, 1, "zeros", data_format, activation, algorithm),
     )
     weights = (depthwise, pointwise)
-    fused = fused_plan_for(
-        x.shape, (depthwise.shape, pointwise.shape), validate.dtype_name(x), specs
-    )
+    fused = fused_plan_for(x.shape, validate.shapes(weights), x.dtype, specs)
     biases = (
         validate.bias(depthwise_bias, depthwise.shape[0], x, "depthwise_bias"),
         validate.bias(pointwise_bias, pointwise.shape[0], x, "pointwise_bias"),

@@ -13,8 +13,16 @@ import numpy.typing as npt
 from pyconv import _core
 from pyconv import _validation as validate
 from pyconv._validation import Activation, Array, Groups, Ints, Padding
-from pyconv.functional import Fused, Spec, execute, execute_fused, fused_plan_for, plan_for
-from pyconv.runtime import get_num_threads
+from pyconv.functional import (
+    Fused,
+    Planned,
+    Spec,
+    execute_fused,
+    fused_plan_for,
+    parse_spec,
+    plan_for,
+)
+from pyconv.runtime import get_num_threads, resolve_num_threads
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,14 +92,15 @@ class _Weights:
     """Weights as plain arrays, and packed as far as calls have needed them."""
 
     arrays: tuple[Array, ...]
+    shapes: tuple[tuple[int, ...], ...]
     bias: Array | None
     packed: dict[str, _core.PackedWeights] = field(default_factory=dict)
 
-    def packed_for(self, plan: _core.Plan) -> _core.PackedWeights:
+    def packed_for(self, plan: _core.Plan, packing: str) -> _core.PackedWeights:
         # There are as many keys as packings, a few. Two threads may both pack the first time.
-        packed = self.packed.get(plan.packing)
+        packed = self.packed.get(packing)
         if packed is None:
-            packed = self.packed[plan.packing] = plan.pack(self.arrays)
+            packed = self.packed[packing] = plan.pack(self.arrays)
         return packed
 
 
@@ -288,7 +297,7 @@ class _Conv(_Layer):
         activation: Activation,
         algorithm: str,
     ) -> None:
-        spec = Spec(
+        spec = parse_spec(
             self._rank,
             stride,
             padding,
@@ -331,7 +340,7 @@ class _Conv(_Layer):
             out_channels=n_out,
             kernel_size=arrays[0].shape[2:],
             dtype=arrays[0].dtype,
-            _weights=_Weights(arrays, copied),
+            _weights=_Weights(arrays, validate.shapes(arrays), copied),
         )
 
     @property
@@ -398,12 +407,16 @@ class _Conv(_Layer):
         ValueError, TypeError, MemoryError
             As `pyconv.conv2d`.
         """
-        x = validate.float_array("x", x)
         weights = self._weights
-        validate.layer_input(x, self.dtype)
-        plan, geometry = self._plan(x.shape)
-        packed = weights.packed_for(plan)
-        return execute(plan, geometry, packed, x, weights.bias, residual, out, num_threads)
+        x = validate.layer_input(x, weights.arrays[0])
+        plan, geometry, packing = self._plan(x.shape)
+        if residual is not None or out is not None:
+            residual, out = validate.residual_and_out(
+                residual, out, geometry.output_shape, x, (weights.bias,)
+            )
+        packed = weights.packed_for(plan, packing)
+        threads = resolve_num_threads(num_threads)
+        return plan.run(x, packed, weights.bias, residual, out, threads)
 
     def plan(self, input_shape: tuple[int, ...]) -> Plan:
         """How the layer computes an input of this shape.
@@ -424,12 +437,11 @@ class _Conv(_Layer):
             If the shape does not fit the layer.
         """
         shape = validate.shape("input_shape", input_shape)
-        plan, geometry = self._plan(shape)
+        plan, geometry, _ = self._plan(shape)
         return _described(plan, [plan], [geometry], [self._weights], shape)
 
-    def _plan(self, shape: tuple[int, ...]) -> tuple[_core.Plan, validate.Geometry]:
-        shapes = tuple(array.shape for array in self._weights.arrays)
-        return plan_for(shape, shapes, validate.dtype_name(self._weights.arrays[0]), self._spec)
+    def _plan(self, shape: tuple[int, ...]) -> Planned:
+        return plan_for(shape, self._weights.shapes, self.dtype, self._spec)
 
     def __getstate__(self) -> dict[str, object]:
         return {
@@ -581,13 +593,14 @@ class _Block(_Layer):
         parts = {name: getattr(self, name) for name in self._names}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def _run(self, x: Array, residual: Any, out: Array | None, num_threads: int | None) -> Array:
+    def _run(self, x: Any, residual: Any, out: Array | None, num_threads: int | None) -> Array:
         parts = self._parts.values()
         # Once: set_weights of a part may replace them while this call is under way.
         weights = [part._weights for part in parts]
-        validate.layer_input(x, weights[0].arrays[0].dtype)
+        x = validate.layer_input(x, weights[0].arrays[0])
         fused = self._plan(x.shape)
-        packed = [each.packed_for(stage) for each, stage in zip(weights, fused.stages, strict=True)]
+        stages = zip(weights, fused.stages, fused.packings, strict=True)
+        packed = [each.packed_for(stage, packing) for each, stage, packing in stages]
         biases = [each.bias for each in weights]
         return execute_fused(fused, packed, x, biases, residual, out, num_threads)
 
@@ -616,10 +629,9 @@ class _Block(_Layer):
 
     def _plan(self, shape: tuple[int, ...]) -> Fused:
         parts = self._parts.values()
-        weights = tuple(part.weight for part in parts)
-        shapes = tuple(weight.shape for weight in weights)
+        weights = [part.weight for part in parts]
         specs = tuple(part._spec for part in parts)
-        return fused_plan_for(shape, shapes, validate.dtype_name(weights[0]), specs)
+        return fused_plan_for(shape, validate.shapes(weights), weights[0].dtype, specs)
 
     def __getstate__(self) -> dict[str, Conv2d | None]:
         return {name: getattr(self, name) for name in self._names}
@@ -798,7 +810,7 @@ class DepthwiseSeparableConv2d(_Block):
         num_threads: int | None = None,
     ) -> Array:
         """Convolve `x`; arguments, result and errors as those of `Conv2d.__call__`."""
-        return self._run(validate.float_array("x", x), residual, out, num_threads)
+        return self._run(x, residual, out, num_threads)
 
 
 class InvertedResidual(_Block):

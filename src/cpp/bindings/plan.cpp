@@ -93,6 +93,7 @@ Strides strides_of(const py::array& array, const ConvProblem& problem) {
 
 std::vector<py::ssize_t> output_shape(const ConvProblem& problem, bool batched) {
   std::vector<py::ssize_t> shape;
+  shape.reserve(kSpatialAxes + 2);
   if (batched) shape.push_back(problem.batch);
   if (!problem.channels_last) shape.push_back(problem.out_channels);
   for (std::size_t axis = static_cast<std::size_t>(kSpatialAxes - problem.spatial_rank);
@@ -112,15 +113,15 @@ py::array new_output(const ConvProblem& problem, bool batched) {
   return py::array(numpy_dtype(problem.dtype), shape, buffer.release(), owner);
 }
 
-std::unique_ptr<PackedWeights> pack(const Plan& plan, const std::vector<py::array>& weights) {
-  const ConvProblem& problem = plan.problem();
+// One view per group of weights that are one array, or one per group.
+std::vector<WeightView> weight_views(const ConvProblem& problem,
+                                     const std::vector<py::array>& weights) {
   if (weights.size() != 1 && weights.size() != problem.groups.size()) {
-    throw std::logic_error("pack needs one array, or one per group");
+    throw std::logic_error("weights are one array, or one per group");
   }
   const py::ssize_t size = element_size(problem.dtype);
   std::vector<WeightView> views;
   views.reserve(problem.groups.size());
-  std::int64_t first_out = 0;
   for (std::size_t g = 0; g < problem.groups.size(); ++g) {
     const py::array& weight = weights[weights.size() == 1 ? 0 : g];
     WeightView view{};
@@ -131,18 +132,26 @@ std::unique_ptr<PackedWeights> pack(const Plan& plan, const std::vector<py::arra
           weight.strides(2 + axis) / size;
     }
     view.data = static_cast<const std::byte*>(weight.data()) +
-                (weights.size() == 1 ? first_out * weight.strides(0) : 0);
-    first_out += problem.groups[g].out_channels;
+                (weights.size() == 1 ? problem.groups[g].out_begin * weight.strides(0) : 0);
     views.push_back(view);
   }
+  return views;
+}
+
+void pack_into(const Plan& plan, const std::vector<WeightView>& views, void* packed) {
+  const FloatState float_state;
+  // Without elements, axes may still be so long that a loop over them would not end.
+  if (plan.packed_bytes() > 0) plan.pack(views, packed);
+}
+
+std::unique_ptr<PackedWeights> pack(const Plan& plan, const std::vector<py::array>& weights) {
+  const std::vector<WeightView> views = weight_views(plan.problem(), weights);
   auto packed = std::make_unique<PackedWeights>();
   packed->packing = plan.packing();
   packed->bytes = plan.packed_bytes();
-  py::gil_scoped_release release;
+  const py::gil_scoped_release release;
   packed->data = make_aligned(packed->bytes);
-  const FloatState float_state;
-  // Without elements, axes may still be so long that a loop over them would not end.
-  if (packed->bytes > 0) plan.pack(views, packed->data.get());
+  pack_into(plan, views, packed->data.get());
   return packed;
 }
 
@@ -181,22 +190,46 @@ void set_residual(ConvArrays& arrays, const ConvProblem& problem,
   arrays.residual_strides = strides_of(*residual, problem);
 }
 
-py::array run(const Plan& plan, const py::array& x, const PackedWeights& weights,
-              const std::optional<py::array>& bias, const std::optional<py::array>& residual,
-              const std::optional<py::array>& out, int threads) {
-  const ConvProblem& problem = plan.problem();
-  ConvArrays arrays{};
-  arrays.packed_weights = data_for(plan, weights);
+// Calls `compute` without the GIL on arrays that lack weights alone, and returns the output.
+template <class Compute>
+py::array run_on(const ConvProblem& problem, const py::array& x,
+                 const std::optional<py::array>& bias, const std::optional<py::array>& residual,
+                 const std::optional<py::array>& out, const Compute& compute) {
   py::array result = out ? *out : new_output(problem, x.ndim() == problem.spatial_rank + 2);
   if (result.size() == 0) return result;
+  ConvArrays arrays{};
   arrays.x = x.data();
   arrays.x_strides = strides_of(x, problem);
   arrays.bias = bias ? bias->data() : nullptr;
   set_residual(arrays, problem, residual);
   arrays.out = result.mutable_data();
   arrays.out_strides = strides_of(result, problem);
-  run_released([&] { plan.run(arrays, plan.useful_threads(threads)); });
+  run_released([&] { compute(arrays); });
   return result;
+}
+
+py::array run(const Plan& plan, const py::array& x, const PackedWeights& weights,
+              const std::optional<py::array>& bias, const std::optional<py::array>& residual,
+              const std::optional<py::array>& out, int threads) {
+  const void* const packed = data_for(plan, weights);
+  return run_on(plan.problem(), x, bias, residual, out, [&](ConvArrays& arrays) {
+    arrays.packed_weights = packed;
+    plan.run(arrays, plan.useful_threads(threads));
+  });
+}
+
+// The same with weights that are packed for this call, into memory that the thread keeps.
+py::array pack_and_run(const Plan& plan, const py::array& x, const std::vector<py::array>& weights,
+                       const std::optional<py::array>& bias,
+                       const std::optional<py::array>& residual,
+                       const std::optional<py::array>& out, int threads) {
+  const std::vector<WeightView> views = weight_views(plan.problem(), weights);
+  const Workspace packed(plan.packed_bytes());
+  return run_on(plan.problem(), x, bias, residual, out, [&](ConvArrays& arrays) {
+    pack_into(plan, views, packed.get());
+    arrays.packed_weights = packed.get();
+    plan.run(arrays, plan.useful_threads(threads));
+  });
 }
 
 std::unique_ptr<FusedPlan> new_fused_plan(const std::vector<const Plan*>& plans,
@@ -268,7 +301,9 @@ void register_plan(py::module_& module) {
       .def("workspace_bytes", &workspace_bytes<Plan>, py::arg("threads"))
       .def("pack", &pack, py::arg("weights"))
       .def("run", &run, py::arg("x"), py::arg("weights"), py::arg("bias"), py::arg("residual"),
-           py::arg("out"), py::arg("threads"));
+           py::arg("out"), py::arg("threads"))
+      .def("pack_and_run", &pack_and_run, py::arg("x"), py::arg("weights"), py::arg("bias"),
+           py::arg("residual"), py::arg("out"), py::arg("threads"));
 
   py::class_<FusedPlan>(module, "FusedPlan")
       .def(py::init(&new_fused_plan), py::arg("plans"), py::arg("algorithm"))

@@ -4,6 +4,7 @@
 
 namespace pyconv {
 
+void register_arguments(pybind11::module_& module);
 void register_runtime(pybind11::module_& module);
 void register_plan(pybind11::module_& module);
 

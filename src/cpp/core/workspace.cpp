@@ -18,15 +18,18 @@ constexpr std::size_t kHugePage = std::size_t(2) << 20;
 // and the workspace of a 3x3 layer in small pages cost it 5 %, each.
 constexpr std::size_t kFewestHugeBytes = kHugePage / 2;
 
-// What a thread keeps between calls.
+// The largest workspace that a thread keeps between calls.
 constexpr std::size_t kMostKeptBytes = 4 * kHugePage;
 
-// A thread's last workspace, while no call uses it.
 struct Kept {
   AlignedBuffer memory;
   std::size_t bytes = 0;
 };
-thread_local Kept kept;
+
+// A thread's last workspaces, by how many others lived when each was made.
+constexpr int kMostKept = 2;
+thread_local Kept kept[kMostKept];
+thread_local int living = 0;
 
 std::size_t rounded(std::size_t bytes) {
   const std::size_t alignment = bytes >= kFewestHugeBytes ? kHugePage : kAlignment;
@@ -53,19 +56,22 @@ std::size_t Workspace::occupied(std::size_t bytes) {
 }
 
 Workspace::Workspace(std::size_t bytes) : bytes_(occupied(bytes)) {
-  if (kept.bytes >= bytes_) {
-    bytes_ = std::exchange(kept.bytes, 0);
-    memory_ = std::move(kept.memory);
+  Kept last;
+  if (living < kMostKept) std::swap(last, kept[living]);
+  if (last.bytes >= bytes_) {
+    bytes_ = last.bytes;
+    memory_ = std::move(last.memory);
   } else {
-    kept = {};
+    last.memory.reset();
     memory_ = make_aligned(bytes_);
   }
+  ++living;
 }
 
 Workspace::~Workspace() {
-  if (bytes_ > kMostKeptBytes) return;
-  kept.memory = std::move(memory_);
-  kept.bytes = bytes_;
+  --living;
+  if (living >= kMostKept || bytes_ > kMostKeptBytes) return;
+  kept[living] = {std::move(memory_), bytes_};
 }
 
 }  // namespace pyconv

@@ -26,8 +26,9 @@ inline AlignedBuffer make_aligned(std::size_t bytes) {
   return AlignedBuffer(allocate_aligned(bytes));
 }
 
-// The scratch memory of one call. The calling thread keeps it for its next call, unless it is
-// large: fresh memory would cost a page fault every 4 KiB.
+// The scratch memory of one call, or its packed weights: one may be made while another lives. The
+// calling thread keeps both for its next call, unless they are large: fresh memory would cost a
+// page fault every 4 KiB.
 class Workspace {
  public:
   explicit Workspace(std::size_t bytes);
