@@ -54,24 +54,53 @@ inline double layout_cost(const ConvProblem& problem) {
   return share(most_in_channels(problem)) + share(most_out_channels(problem));
 }
 
+// Whether a channel's weights follow each other as in [channel][taps].
+inline bool taps_are_dense(const ConvProblem& problem, const WeightView& view) {
+  std::int64_t step = 1;
+  for (std::size_t axis = kSpatialAxes; axis-- > 0; step *= problem.axes[axis].kernel) {
+    if (problem.axes[axis].kernel > 1 && view.axis_stride[axis] != step) return false;
+  }
+  return view.in_stride == step;
+}
+
 // Packs a group's weights as panels [k][width], one after the other, for consecutive parts of the
 // output channels; a part of the split is `unit` channels wide per element. Missing channels are 0.
 template <class T>
 void pack_panels(const ConvProblem& problem, const WeightView& view, const Group& group,
-                 const Split& parts, std::int64_t unit, T* to) {
+                 const Split& parts, std::int64_t unit, const KernelTable<T>& table, T* to) {
   const T* const from = static_cast<const T*>(view.data);
-  const std::int64_t depth = group.in_channels * problem.taps();
+  const std::int64_t taps = problem.taps();
+  const bool dense = taps_are_dense(problem, view);
   for (std::int64_t part = 0; part < parts.count(); ++part) {
     const std::int64_t width = parts.size(part) * unit;
     const std::int64_t begin = parts.begin(part) * unit;
     const std::int64_t used = std::min(width, group.out_channels - begin);
-    T* const panel = to + begin * depth;
+    T* const panel = to + begin * group.in_channels * taps;
     const T* const first = from + begin * view.out_stride;
-    for_each_weight(problem, view, group.in_channels, [&](std::int64_t k, std::int64_t offset) {
-      T* const at = panel + k * width;
-      for (std::int64_t i = 0; i < used; ++i) at[i] = first[i * view.out_stride + offset];
-      std::fill(at + used, at + width, T(0));
-    });
+    if (!dense) {
+      for_each_weight(problem, view, group.in_channels, [&](std::int64_t k, std::int64_t offset) {
+        T* const at = panel + k * width;
+        for (std::int64_t i = 0; i < used; ++i) at[i] = first[i * view.out_stride + offset];
+        std::fill(at + used, at + width, T(0));
+      });
+      continue;
+    }
+    TransposeArgs<T> args{};
+    args.row_stride = view.out_stride;
+    args.rows = used;
+    args.padded_rows = width;
+    // With one tap, channels are in order whatever their block.
+    const std::int64_t step = taps == 1 ? group.in_channels : kChannelBlock;
+    for (std::int64_t channel = 0; channel < group.in_channels; channel += step) {
+      const std::int64_t channels = std::min(step, group.in_channels - channel);
+      args.from = first + channel * taps;
+      args.count = channels * taps;
+      args.run = taps == 1 ? args.count : taps;
+      args.run_pitch = width;
+      args.pitch = taps == 1 ? width : channels * width;
+      args.to = panel + channel * taps * width;
+      table.transpose(args);
+    }
   }
 }
 

@@ -132,7 +132,7 @@ class DirectChannelsPlan final : public Plan {
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
     for (std::size_t g = 0; g < weights.size(); ++g) {
       pack_panels(problem(), weights[g], problem().groups[g], groups_[g].panels, table_.lanes,
-                  static_cast<T*>(packed) + groups_[g].packed_offset);
+                  table_, static_cast<T*>(packed) + groups_[g].packed_offset);
     }
   }
 

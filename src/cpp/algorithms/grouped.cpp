@@ -441,15 +441,17 @@ class GroupedPlan final : public Plan {
         std::int32_t run = 1;
         if (plane) {
           while (whole && slot + run < end && scratch.sources[slot + run] == source + run) ++run;
-          BlockPlaneArgs<T> args{};
+          TransposeArgs<T> args{};
           args.from = row + columns.start + columns.first;
-          args.channel_stride = strides.channel;
-          args.channels = block.in_channels;
+          args.row_stride = strides.channel;
+          args.rows = block.in_channels;
+          args.padded_rows = ceil_div(block.in_channels, table_.lanes) * table_.lanes;
           args.count = run * inside;
-          args.width = inside;
-          args.row_pitch = columns.pitch;
+          args.run = inside;
+          args.run_pitch = columns.pitch;
+          args.pitch = kChannelBlock;
           args.to = to + slot * columns.pitch + columns.first * kChannelBlock;
-          table_.block_plane(args);
+          table_.transpose(args);
         } else {
           BlockRowArgs<T> args{};
           args.from = row;

@@ -76,7 +76,7 @@ class Im2colGemmPlan final : public RowsPlan {
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
     for (std::size_t g = 0; g < weights.size(); ++g) {
       pack_panels(problem(), weights[g], problem().groups[g], groups_[g].weight_parts,
-                  channels_of(1), static_cast<T*>(packed) + groups_[g].packed_offset);
+                  channels_of(1), table_, static_cast<T*>(packed) + groups_[g].packed_offset);
     }
   }
 

@@ -42,7 +42,7 @@ class PointwisePlan final : public RowsPlan {
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
     for (std::size_t g = 0; g < weights.size(); ++g) {
-      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].tiles, 1,
+      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].tiles, 1, table_,
                   static_cast<T*>(packed) + groups_[g].packed_offset);
     }
   }

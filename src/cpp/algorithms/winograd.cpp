@@ -103,8 +103,13 @@ class WinogradPlan final : public Plan {
     tiles_ = phases_.back().first_tile + phases_.back().tiles();
     for (const Group& group : p.groups) {
       const std::int64_t vectors = ceil_div(group.out_channels, table_.lanes);
-      groups_.push_back({Split::by_limit(vectors, table_.winograd_vectors), packed_elements_});
-      packed_elements_ += vectors * table_.lanes * group.in_channels * kWinogradPoints;
+      groups_.push_back({Split::by_limit(vectors, table_.winograd_vectors), {}});
+      GroupPlan& plan = groups_.back();
+      for (std::int64_t panel = 0; panel < plan.panels.count(); ++panel) {
+        plan.packed_offsets.push_back(packed_elements_);
+        packed_elements_ +=
+            kWinogradPoints * point_stride(group.in_channels * width_of(plan.panels, panel));
+      }
       most_channels_ = std::max(most_channels_, group.in_channels);
       most_panels_ = std::max(most_panels_, groups_.back().panels.count());
       widest_ = std::max(widest_, groups_.back().panels.largest() * table_.lanes);
@@ -120,25 +125,27 @@ class WinogradPlan final : public Plan {
   }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
+    alignas(64) T gathered[kChannelBlock * kWinogradTaps * 64 / sizeof(T)];
     for (std::size_t g = 0; g < weights.size(); ++g) {
       const Group& group = problem().groups[g];
       const WeightView& view = weights[g];
       const Split& panels = groups_[g].panels;
-      T* to = static_cast<T*>(packed) + groups_[g].packed_offset;
       for (std::int64_t panel = 0; panel < panels.count(); ++panel) {
-        const std::int64_t width = panels.size(panel) * table_.lanes;
-        const std::int64_t point_stride = group.in_channels * width;
+        const std::int64_t width = width_of(panels, panel);
+        const std::int64_t stride = point_stride(group.in_channels * width);
+        T* const to =
+            static_cast<T*>(packed) + groups_[g].packed_offsets[static_cast<std::size_t>(panel)];
         const std::int64_t begin = panels.begin(panel) * table_.lanes;
-        for (std::int64_t c = 0; c < group.in_channels; ++c) {
-          for (std::int64_t i = 0; i < width; i += table_.lanes) {
-            const std::int64_t count = std::min(table_.lanes, group.out_channels - begin - i);
-            table_.winograd_weights(static_cast<const T*>(view.data) +
-                                        (begin + i) * view.out_stride + c * view.in_stride,
-                                    view.out_stride, view.axis_stride[1], view.axis_stride[2],
-                                    static_cast<int>(count), to + c * width + i, point_stride);
+        for (std::int64_t i = 0; i < width; i += table_.lanes) {
+          for (std::int64_t c = 0; c < group.in_channels; c += kChannelBlock) {
+            const std::int64_t channels = std::min(kChannelBlock, group.in_channels - c);
+            gather(view, c, channels, begin + i, group.out_channels, gathered);
+            for (std::int64_t n = 0; n < channels; ++n) {
+              table_.winograd_weights(gathered + n * kWinogradTaps * table_.lanes,
+                                      to + (c + n) * width + i, stride);
+            }
           }
         }
-        to += kWinogradPoints * point_stride;
       }
     }
   }
@@ -178,9 +185,39 @@ class WinogradPlan final : public Plan {
   }
 
  private:
+  // to[channel][tap][lane] from a block of channels and the output channels from `out` on; lanes
+  // past the last output channel are zero.
+  void gather(const WeightView& view, std::int64_t channel, std::int64_t channels, std::int64_t out,
+              std::int64_t out_end, T* to) const {
+    TransposeArgs<T> args{};
+    args.from = static_cast<const T*>(view.data) + out * view.out_stride + channel * view.in_stride;
+    args.row_stride = view.out_stride;
+    args.rows = std::min(table_.lanes, out_end - out);
+    args.padded_rows = table_.lanes;
+    args.pitch = table_.lanes;
+    args.to = to;
+    if (taps_are_dense(problem(), view)) {
+      args.count = channels * kWinogradTaps;
+      args.run = args.count;
+      return table_.transpose(args);
+    }
+    args.count = 1;
+    args.run = 1;
+    for (std::int64_t c = 0; c < channels; ++c) {
+      for (std::int64_t i = 0; i < 3; ++i) {
+        for (std::int64_t j = 0; j < 3; ++j) {
+          TransposeArgs<T> tap = args;
+          tap.from += c * view.in_stride + i * view.axis_stride[1] + j * view.axis_stride[2];
+          table_.transpose(tap);
+          args.to += args.pitch;
+        }
+      }
+    }
+  }
+
   struct GroupPlan {
-    Split panels;  // of vectors of output channels
-    std::int64_t packed_offset;
+    Split panels;                              // of vectors of output channels
+    std::vector<std::int64_t> packed_offsets;  // per panel
   };
 
   // How the work is cut, which depends on the number of threads; the results do not.
@@ -251,6 +288,10 @@ class WinogradPlan final : public Plan {
     return 16 * count * (in + out) + kWinogradPoints / 16.0 * std::max(count, 9.0) * in * out;
   }
 
+  std::int64_t width_of(const Split& panels, std::int64_t panel) const {
+    return panels.size(panel) * table_.lanes;
+  }
+
   // An odd number of cache lines between points: 36 of them are written or read at once, and a
   // power of two would bring them into one set of a cache.
   std::int64_t point_stride(std::int64_t elements) const {
@@ -305,9 +346,9 @@ class WinogradPlan final : public Plan {
     const Split parts = Split::by_count(plan.panels.count(), blocks.parts);
     for (std::int64_t panel = parts.begin(task.part); panel < parts.end(task.part); ++panel) {
       const std::int64_t first = plan.panels.begin(panel) * table_.lanes;
-      const std::int64_t width = plan.panels.size(panel) * table_.lanes;
-      const T* weights = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset +
-                         first * group.in_channels * kWinogradPoints;
+      const std::int64_t width = width_of(plan.panels, panel);
+      const T* weights = static_cast<const T*>(arrays.packed_weights) +
+                         plan.packed_offsets[static_cast<std::size_t>(panel)];
       multiply(weights, group.in_channels, plan.panels.size(panel), end - begin, scratch);
       transform_output(arrays, task.image, group.out_begin + first,
                        std::min(width, group.out_channels - first), width, begin, end, scratch);
@@ -363,6 +404,7 @@ class WinogradPlan final : public Plan {
         weights += depth * width;
         channel += depth;
       } while (channel < channels);
+      weights += point_stride(channels * width) - channels * width;
     }
   }
 

@@ -18,8 +18,8 @@ constexpr std::size_t kHugePage = std::size_t(2) << 20;
 // and the workspace of a 3x3 layer in small pages cost it 5 %, each.
 constexpr std::size_t kFewestHugeBytes = kHugePage / 2;
 
-// The largest workspace that a thread keeps between calls.
-constexpr std::size_t kMostKeptBytes = 4 * kHugePage;
+// The largest that a thread keeps between calls: the Winograd weights of 512 channels are 37 MiB.
+constexpr std::size_t kMostKeptBytes = 20 * kHugePage;
 
 struct Kept {
   AlignedBuffer memory;

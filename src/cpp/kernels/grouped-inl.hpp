@@ -141,51 +141,6 @@ void grouped_any_tile(const GroupedArgs<T>& args) {
   }
 }
 
-template <class T>
-void block_plane(const BlockPlaneArgs<T>& args) {
-  using V = Vec<T>;
-  constexpr std::int64_t lanes = V::lanes;
-  const std::int64_t gap = args.row_pitch - args.width * kChannelBlock;
-  for (std::int64_t c = 0; c < args.channels; c += lanes) {
-    const int rows = static_cast<int>(args.channels - c < lanes ? args.channels - c : lanes);
-    const T* from = args.from + c * args.channel_stride;
-    T* to = args.to + c;
-    std::int64_t column = 0;
-    for (std::int64_t j = 0; j < args.count; j += lanes, from += lanes) {
-      const int pixels = static_cast<int>(args.count - j < lanes ? args.count - j : lanes);
-      V m[lanes];
-      if (rows == lanes && pixels == lanes) {
-#pragma GCC unroll 16
-        for (int i = 0; i < lanes; ++i) m[i] = V::load(from + i * args.channel_stride);
-      } else {
-        const auto mask = V::mask_range(0, pixels);
-#pragma GCC unroll 16
-        for (int i = 0; i < lanes; ++i) {
-          m[i] = i < rows ? V::load_or_zero(mask, from + i * args.channel_stride) : V::zero();
-        }
-      }
-      V::transpose(m);
-      if (column + lanes < args.width && pixels == lanes) {
-#pragma GCC unroll 16
-        for (int i = 0; i < lanes; ++i) m[i].store(to + i * kChannelBlock);
-        to += lanes * kChannelBlock;
-        column += lanes;
-        continue;
-      }
-#pragma GCC unroll 16
-      for (int i = 0; i < lanes; ++i) {
-        if (i >= pixels) break;
-        m[i].store(to);
-        to += kChannelBlock;
-        if (++column == args.width) {
-          column = 0;
-          to += gap;
-        }
-      }
-    }
-  }
-}
-
 // On 32 registers, tiles of 7 to 14 columns make up all widths from 7 on, and 7 chains nearly cover
 // the latency of a fused multiply-add (2 ports x 4 cycles).
 constexpr int kGroupedColumns = PYCONV_VECTOR_REGISTERS >= 32 ? kMostGroupedColumns : 8;
@@ -220,7 +175,6 @@ constexpr void fill_grouped(KernelTable<T>& table) {
   table.grouped_fewest = kFewestGroupedColumns;
   fill_grouped_shape<T, 0, kGroupedColumns>(table);
   fill_grouped_any<T>(table);
-  table.block_plane = block_plane<T>;
 }
 
 }  // namespace pyconv::PYCONV_ISA

@@ -194,6 +194,22 @@ struct AxisTaps {
   const TapRange* taps;  // kernel of them
 };
 
+// Makes columns of `rows` rows of `count` elements each:
+//     to[j / run * run_pitch + j % run * pitch + i] = from[i * row_stride + j]
+// for j < count, with zeros for rows <= i < padded_rows.
+template <class T>
+struct TransposeArgs {
+  const T* from;
+  std::int64_t row_stride;
+  std::int64_t rows;
+  std::int64_t padded_rows;
+  std::int64_t count;
+  std::int64_t run;
+  std::int64_t run_pitch;
+  std::int64_t pitch;
+  T* to;
+};
+
 // What the packing kernels read: pixel runs of one image under the units [unit_begin, unit_end) of
 // the accumulation order. Unit u is block u / taps of kChannelBlock channels under tap u % taps;
 // its channels are consecutive k.
@@ -417,25 +433,12 @@ struct GroupedArgs {
 template <class T>
 using GroupedTile = void (*)(const GroupedArgs<T>& args);
 
-// Turns pixels of `channels` <= kChannelBlock channels-first planes channels-last: for j < count
-//     to[j / width * row_pitch + j % width * kChannelBlock + c] = from[c * channel_stride + j]
-// Elements past the channels of a pixel become zeros or stay.
-template <class T>
-struct BlockPlaneArgs {
-  const T* from;
-  std::int64_t channel_stride;
-  std::int64_t channels;
-  std::int64_t count;
-  std::int64_t width;
-  std::int64_t row_pitch;
-  T* to;
-};
-
 // Winograd F(4x4, 3x3): a tile of 6 x 6 input pixels becomes 36 points, which are multiplied and
 // summed over input channels each by itself, and then become 4 x 4 output pixels.
 inline constexpr int kWinogradIn = 6;
 inline constexpr int kWinogradOut = 4;
 inline constexpr int kWinogradPoints = kWinogradIn * kWinogradIn;
+inline constexpr int kWinogradTaps = 9;
 
 // At most this many neighbouring tiles of one tile row are transformed at once: 7 tiles are 30
 // input and 28 output pixels, which fill two vectors of 16 (four of 8) best. In between, pixels are
@@ -541,6 +544,8 @@ struct KernelTable {
   // Pixels become rows: panel[pixel * kRowStride + k].
   void (*pack_pixel_rows)(const PackArgs<T>&);
 
+  void (*transpose)(const TransposeArgs<T>&);
+
   void (*epilogue)(const EpilogueArgs<T>&);
 
   // [shape][n] for tiles of kDepthwiseRows[n] rows
@@ -559,7 +564,6 @@ struct KernelTable {
   std::int64_t grouped_fewest;
   GroupedTile<T> grouped[kGroupedShapeCount][kMostGroupedColumns];
   GroupedTile<T> grouped_any[kGroupedSpreads][kMostGroupedColumns];
-  void (*block_plane)(const BlockPlaneArgs<T>&);
 
   // to[i] = from[i * step] for i < count; reads nothing else.
   void (*copy_strided)(std::int64_t count, const T* from, std::int64_t step, T* to);
@@ -570,11 +574,9 @@ struct KernelTable {
   void (*winograd_input)(const WinogradInputArgs<T>&);
   void (*winograd_output)(const WinogradOutputArgs<T>&);
 
-  // 36 points of the weights of one input channel and `count` <= lanes output channels, computed in
-  // double: to[p * point_stride + i] from the 3 x 3 weights at from[i * out_stride], whose rows and
-  // columns are `row_stride` and `column_stride` apart. Lanes past `count` are zero.
-  void (*winograd_weights)(const T* from, std::int64_t out_stride, std::int64_t row_stride,
-                           std::int64_t column_stride, int count, T* to, std::int64_t point_stride);
+  // 36 points of the weights of one input channel and `lanes` output channels, computed in double:
+  // to[p * point_stride + lane] from the 3 x 3 weights at from[tap * lanes + lane].
+  void (*winograd_weights)(const T* from, T* to, std::int64_t point_stride);
 
   // Runs `steps` times 2 * lanes * kProbeChains floating-point operations, in registers only.
   void (*fma_probe)(std::int64_t steps, T* sink);

@@ -205,4 +205,55 @@ void pack_pixel_rows(const PackArgs<T>& args) {
   }
 }
 
+template <class T>
+void transpose(const TransposeArgs<T>& args) {
+  using V = Vec<T>;
+  constexpr std::int64_t lanes = V::lanes;
+  const std::int64_t gap = args.run_pitch - args.run * args.pitch;
+  for (std::int64_t c = 0; c < args.padded_rows; c += lanes) {
+    const int rows = static_cast<int>(at_least(0, at_most(lanes, args.rows - c)));
+    const bool whole = args.padded_rows - c >= lanes;
+    const auto mask = V::mask_range(0, static_cast<int>(at_most(lanes, args.padded_rows - c)));
+    const T* from = args.from + c * args.row_stride;
+    T* to = args.to + c;
+    std::int64_t in_run = 0;
+    for (std::int64_t j = 0; j < args.count; j += lanes, from += lanes) {
+      const int columns = static_cast<int>(at_most(lanes, args.count - j));
+      V m[lanes];
+      if (rows == lanes && columns == lanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) m[i] = V::load(from + i * args.row_stride);
+      } else {
+        const auto load = V::mask_range(0, columns);
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) {
+          m[i] = i < rows ? V::load_or_zero(load, from + i * args.row_stride) : V::zero();
+        }
+      }
+      V::transpose(m);
+      if (whole && in_run + lanes < args.run && columns == lanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) m[i].store(to + i * args.pitch);
+        to += lanes * args.pitch;
+        in_run += lanes;
+        continue;
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < lanes; ++i) {
+        if (i >= columns) break;
+        if (whole) {
+          m[i].store(to);
+        } else {
+          m[i].store(mask, to);
+        }
+        to += args.pitch;
+        if (++in_run == args.run) {
+          in_run = 0;
+          to += gap;
+        }
+      }
+    }
+  }
+}
+
 }  // namespace pyconv::PYCONV_ISA

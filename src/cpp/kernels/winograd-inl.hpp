@@ -320,46 +320,46 @@ void winograd_output(const WinogradOutputArgs<T>& args) {
   }
 }
 
-// G g for each lane, from three rows to six. Plain loops: the compiler makes vectors of them.
-template <int kLanes>
-static inline void weight_column(const double (&g0)[kLanes], const double (&g1)[kLanes],
-                                 const double (&g2)[kLanes], double (&to)[kWinogradIn][kLanes]) {
-  constexpr double third = 1.0 / 3.0;
-  for (int i = 0; i < kLanes; ++i) {
-    const double even_a = -third * (2 * g0[i] + g2[i]);
-    const double odd_a = -2 * third * kPointA * g1[i];
-    const double even_b = third * (0.5 * g0[i] + g2[i]);
-    const double odd_b = third / 2 * kPointB * g1[i];
-    to[0][i] = g0[i];
-    to[1][i] = even_a + odd_a;
-    to[2][i] = even_a - odd_a;
-    to[3][i] = even_b + odd_b;
-    to[4][i] = even_b - odd_b;
-    to[5][i] = g2[i];
-  }
-}
-
 template <class T>
-void winograd_weights(const T* from, std::int64_t out_stride, std::int64_t row_stride,
-                      std::int64_t column_stride, int count, T* to, std::int64_t point_stride) {
+void winograd_weights(const T* from, T* to, std::int64_t point_stride) {
   constexpr int lanes = Vec<T>::lanes;
-  double g[3][3][lanes] = {};             // [column][row]
-  double columns[3][kWinogradIn][lanes];  // G g
-  double points[kWinogradIn][lanes];      // a row of G g G^T
-  for (int lane = 0; lane < count; ++lane) {
+  typedef T Values __attribute__((vector_size(lanes * sizeof(T))));
+  typedef double Doubles __attribute__((vector_size(lanes * sizeof(double))));
+  // G g for each lane, from three rows to six.
+  const auto transform = [](const Doubles& g0, const Doubles& g1, const Doubles& g2,
+                            Doubles(&rows)[kWinogradIn]) {
+    constexpr double third = 1.0 / 3.0;
+    const Doubles even_a = -third * (2 * g0 + g2);
+    const Doubles odd_a = -2 * third * kPointA * g1;
+    const Doubles even_b = third * (0.5 * g0 + g2);
+    const Doubles odd_b = third / 2 * kPointB * g1;
+    rows[0] = g0;
+    rows[1] = even_a + odd_a;
+    rows[2] = even_a - odd_a;
+    rows[3] = even_b + odd_b;
+    rows[4] = even_b - odd_b;
+    rows[5] = g2;
+  };
+  Doubles columns[3][kWinogradIn];  // G g
+#pragma GCC unroll 3
+  for (int j = 0; j < 3; ++j) {
+    Doubles g[3];
+#pragma GCC unroll 3
     for (int i = 0; i < 3; ++i) {
-      for (int j = 0; j < 3; ++j) {
-        g[j][i][lane] =
-            static_cast<double>(from[lane * out_stride + i * row_stride + j * column_stride]);
-      }
+      Values values;
+      __builtin_memcpy(&values, from + (i * 3 + j) * lanes, sizeof(values));
+      g[i] = __builtin_convertvector(values, Doubles);
     }
+    transform(g[0], g[1], g[2], columns[j]);
   }
-  for (int j = 0; j < 3; ++j) weight_column(g[j][0], g[j][1], g[j][2], columns[j]);
+#pragma GCC unroll 6
   for (int i = 0; i < kWinogradIn; ++i) {
-    weight_column(columns[0][i], columns[1][i], columns[2][i], points);
+    Doubles points[kWinogradIn];  // a row of G g G^T
+    transform(columns[0][i], columns[1][i], columns[2][i], points);
+#pragma GCC unroll 6
     for (int j = 0; j < kWinogradIn; ++j) {
-      T* row = to + (i * kWinogradIn + j) * point_stride;
-      for (int lane = 0; lane < lanes; ++lane) row[lane] = static_cast<T>(points[j][lane]);
+      const Values values = __builtin_convertvector(points[j], Values);
+      __builtin_memcpy(to + (i * kWinogradIn + j) * point_stride, &values, sizeof(values));
     }
   }
 }
