@@ -20,6 +20,7 @@ from pyconv.benchmarks.peers import (
     PyConv,
     Torch,
     TorchChannelsLast,
+    TorchFunctions,
 )
 from pyconv.benchmarks.report import (
     compare_with_progress,
@@ -47,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="auto",
         help="of pyconv; auto_direct leaves Winograd out (default: auto)",
     )
+    parser.add_argument(
+        "--functions",
+        action="store_true",
+        help="pyconv.conv2d against torch.nn.functional.conv2d, which pack weights in every call",
+    )
     parser.add_argument("--rounds", type=int, default=11, help="samples per peer (default: 11)")
     parser.add_argument("--isa", choices=pyconv.isas(), help="of pyconv; its peers choose theirs")
     parser.add_argument("--json", metavar="PATH", help="write the samples; - is stdout")
@@ -59,13 +65,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     console = new_console(stderr=arguments.json == "-")
     layers = select(arguments.layers)
-    ours = PyConv(arguments.data_format, arguments.algorithm, reuse_output=True)
+    ours = PyConv(
+        arguments.data_format,
+        arguments.algorithm,
+        reuse_output=True,
+        functions=arguments.functions,
+    )
+    peers = installed((TorchFunctions,) if arguments.functions else PEERS)
     comparisons = []
     for threads in arguments.threads:
         comparison = compare_with_progress(
             console,
             layers,
-            [*installed(PEERS), ours],
+            [*peers, ours],
             arguments.rounds,
             threads=threads,
             data_format=arguments.data_format,

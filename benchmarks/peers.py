@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
     "PyConv",
     "Torch",
     "TorchChannelsLast",
+    "TorchFunctions",
     "UnsupportedError",
     "convolve_taps",
 ]
@@ -54,7 +56,7 @@ class Peer(Protocol):
 
 
 class PyConv:
-    """A layer of pyconv, its weights packed once.
+    """A layer of pyconv, its weights packed once, or the function, which packs them in every call.
 
     Parameters
     ----------
@@ -62,6 +64,8 @@ class PyConv:
         As for `pyconv.Conv2d`.
     reuse_output : bool
         Whether writing to the same `out` in each call may be tried, as other runtimes do.
+    functions : bool
+        Call `pyconv.conv2d` and its like in place of a layer.
     """
 
     name = "pyconv"
@@ -72,10 +76,12 @@ class PyConv:
         algorithm: str = "auto",
         *,
         reuse_output: bool = False,
+        functions: bool = False,
     ) -> None:
         self._data_format = data_format
         self._algorithm = algorithm
         self._reuse_output = reuse_output
+        self._functions = functions
 
     @property
     def version(self) -> str:
@@ -83,18 +89,19 @@ class PyConv:
         return pyconv.__version__
 
     def prepare(self, layer: Layer, x: Array, weight: Array, bias: Array, threads: int) -> Runner:
-        """Return the call of a layer of the right rank."""
-        layer_class = (pyconv.Conv1d, pyconv.Conv2d, pyconv.Conv3d)[layer.rank - 1]
-        conv = layer_class.from_weights(
-            weight,
-            bias,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            data_format=self._data_format,
-            algorithm=self._algorithm,
-        )
+        """Return the call of a layer or a function of the right rank."""
+        geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
+        options: Any = dict(data_format=self._data_format, algorithm=self._algorithm)
+        conv: Callable[..., Array]
+        if self._functions:
+            function = (pyconv.conv1d, pyconv.conv2d, pyconv.conv3d)[layer.rank - 1]
+
+            def conv(x: Array, **arguments: Any) -> Array:
+                return function(x, weight, bias, *geometry, **options, **arguments)
+
+        else:
+            layer_class = (pyconv.Conv1d, pyconv.Conv2d, pyconv.Conv3d)[layer.rank - 1]
+            conv = layer_class.from_weights(weight, bias, *geometry, **options)
         axes = tuple(range(x.ndim))
         if self._data_format == "channels_last":
             x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
@@ -194,6 +201,7 @@ class Torch:
 
     name = "torch"
     _channels_last = False
+    _packs_once = True
 
     def __init__(self) -> None:
         self._torch = import_module("torch")
@@ -214,7 +222,7 @@ class Torch:
             tensors.append(torch.from_numpy(bias).clone())
             candidates = [self._eager(layer, *tensors)]
             # The operator that torch.compile emits for frozen weights; float32 images only.
-            if layer.rank == 2 and x.dtype == np.float32:
+            if self._packs_once and layer.rank == 2 and x.dtype == np.float32:
                 candidates.append(self._packed(layer, *tensors))
             return fastest(candidates)
 
@@ -241,6 +249,12 @@ class Torch:
         )
         conv = torch.ops.mkldnn._convolution_pointwise
         return lambda: conv(x, packed, bias, *geometry, "none", [], "").numpy()
+
+
+class TorchFunctions(Torch):
+    """`torch.nn.functional.conv2d` and its like alone, which pack the weights in every call."""
+
+    _packs_once = False
 
 
 class TorchChannelsLast(Torch):
