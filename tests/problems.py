@@ -133,13 +133,28 @@ def tiny(problem: Problem) -> Problem:
 
 
 @st.composite
+def winograd_axes(draw: st.DrawFn, rank: int, taps: int, mode: str) -> tuple[tuple[int, ...], ...]:
+    """Draw kernel, stride and dilation of an algorithm for so many taps, or twice as many."""
+    depth = tuple(draw(st.integers(1, 3)) for _ in range(3))
+    axes = [depth] * (rank - 2)
+    for _ in range(2):
+        if mode != "zeros" or draw(st.booleans()):
+            axes.append((taps, 1, 1))
+        elif draw(st.booleans()):
+            axes.append((taps, 1, draw(st.integers(2, 3))))
+        else:
+            axes.append((2 * taps - draw(st.integers(0, 1)), 2, 1))
+    return tuple(zip(*axes, strict=True))
+
+
+@st.composite
 def problems(draw: st.DrawFn, dtype: Any, algorithm: str = "auto") -> Problem:
     """Any legal problem with small axes: every argument, paddings wider than kernels included.
 
     With the name of an algorithm that is made for some problems, one of those.
     """
     winograd = algorithm.startswith("winograd")
-    rank = 2 if winograd else draw(st.sampled_from((1, 2, 2, 3)))
+    rank = draw(st.sampled_from((2, 2, 3) if winograd else (1, 2, 2, 3)))
     mode = draw(st.sampled_from(PADDING_MODES))
 
     def per_axis(low: int, high: int) -> tuple[int, ...]:
@@ -147,10 +162,12 @@ def problems(draw: st.DrawFn, dtype: Any, algorithm: str = "auto") -> Problem:
 
     kernel = per_axis(1, 4 if rank < 3 else 2)
     stride, dilation = per_axis(1, 3), per_axis(1, 3)
-    if winograd or algorithm == "pointwise":
-        kernel, stride, dilation = ((3 if winograd else 1),) * rank, (1,) * rank, (1,) * rank
+    if algorithm == "pointwise":
+        kernel, stride, dilation = (1,) * rank, (1,) * rank, (1,) * rank
+    if winograd:
+        kernel, stride, dilation = draw(winograd_axes(rank, int(algorithm[-1]), mode))
     extent = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    extra = per_axis(0, 40 if winograd else {1: 40, 2: 6, 3: 2}[rank])
+    extra = per_axis(0, {1: 40, 2: 40 if winograd else 6, 3: 7 if winograd else 2}[rank])
     padding: Any
     if algorithm == "pointwise":
         padding, least = 0, extent

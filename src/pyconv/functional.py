@@ -241,8 +241,8 @@ def conv2d(
         Of the output's shape, added before the activation.
     algorithm : str
         ``"auto"``, ``"auto_direct"``, or a name from `pyconv.algorithms`. ``"auto"`` may choose a
-        Winograd algorithm for a 3x3 kernel: then NaN and infinity spread within the 4x4 tiles of
-        the output that meet them. ``"auto_direct"`` chooses among direct algorithms, which confine
+        Winograd algorithm: then NaN and infinity spread within the tiles, of up to 4x4 outputs,
+        that meet them. ``"auto_direct"`` chooses among direct algorithms, which confine
         them to the outputs whose window holds them, and all of which give the same bits.
     out : ndarray, optional
         Of the output's shape and dtype, any strides; receives the result and is returned.

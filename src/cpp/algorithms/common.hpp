@@ -33,6 +33,28 @@ void for_each_weight(const ConvProblem& problem, const WeightView& view, std::in
   }
 }
 
+// Where the taps of a channel stand relative to its first weight. There may be thousands of groups,
+// all alike: the offsets are found again only where the strides differ from those before.
+class TapOffsets {
+ public:
+  explicit TapOffsets(const ConvProblem& problem) : problem_(problem) {}
+
+  const std::vector<std::int64_t>& of(const WeightView& view) {
+    if (offsets_.empty() || !std::equal(strides_, strides_ + kSpatialAxes, view.axis_stride)) {
+      std::copy_n(view.axis_stride, kSpatialAxes, strides_);
+      offsets_.clear();
+      for_each_weight(problem_, view, 1,
+                      [this](std::int64_t, std::int64_t offset) { offsets_.push_back(offset); });
+    }
+    return offsets_;
+  }
+
+ private:
+  const ConvProblem& problem_;
+  std::int64_t strides_[kSpatialAxes] = {};
+  std::vector<std::int64_t> offsets_;
+};
+
 inline std::int64_t most_in_channels(const ConvProblem& problem) {
   std::int64_t most = 0;
   for (const Group& group : problem.groups) most = std::max(most, group.in_channels);

@@ -1,9 +1,10 @@
-// Winograd F(4x4, 3x3): 3x3 kernels at stride 1 with a quarter of the multiplications.
+// Winograd F(m x m, r x r) with m + r = 7: convolution with a third to a quarter of the
+// multiplications.
 //
-// A task takes a block of tiles (4 x 4 output pixels each, in row-major order) of one image and
+// A task takes a block of tiles (m x m output pixels each, in row-major order) of one image and
 // group, transforms all its input channels, and goes through its panels of output channels:
 //
-//   points [36][channels / lanes][tile][lanes]     weights [panel][36][channel][width]
+//   points [slice][36][channels / lanes][tile][lanes]    weights [panel][36][slice][channel][width]
 //
 //                 +-----------------+
 //        channel  |     weights     |  kWinogradDepth channels of one point and panel: L1
@@ -16,12 +17,18 @@
 // Weights are read once per task and in the order of their addresses, the next ones prefetched
 // while the tiles of a block meet the current ones.
 //
+// Slices are input planes that count like further channels. There is one for each tap of a depth
+// axis, and at stride 2 for each combination of even and odd input rows and columns, which the even
+// and odd rows and columns of the kernel meet at stride 1. Where a part of the kernel is one tap
+// shorter than r, the point at infinity is zero and left out.
+//
 // A dilated convolution is as many undilated ones as it has phases: of d x d pixels that are
 // neighbours, each belongs to another one, whose pixels are d apart.
 #include <algorithm>
 #include <numeric>
 
 #include "algorithms/common.hpp"
+#include "core/padding.hpp"
 #include "core/parallel.hpp"
 #include "core/workspace.hpp"
 
@@ -36,47 +43,67 @@ constexpr std::int64_t kPointsBytes = 5 << 19;  // 2.5 MiB
 
 constexpr std::int64_t kMostDilation = 64;  // its square is the number of phases
 
-constexpr std::int64_t kMostChannels = 4096;  // of a group: 576 KiB of points per tile in float32
+// Of a group, times the slices: 576 KiB of points per tile in float32.
+constexpr std::int64_t kMostChannels = 4096;
 
-// Every dilation-th pixel of both axes, from (out_row, out_column) of the output and from (in_row,
-// in_column) of the input on.
+constexpr std::int64_t kMostStride = 2;
+
+// Taps of one spatial axis, kMostStride or 1 apart, and the input that they meet: every step-th
+// pixel from `first_in` on.
+struct WinogradPart {
+  WinogradAxis axis;
+  std::int64_t first_in;
+  std::int64_t first_tap;
+  std::int64_t taps;
+};
+
+// Every dilation-th pixel of both axes, from (out_row, out_column) of the output on.
 struct WinogradPhase {
-  WinogradAxis height;
-  WinogradAxis width;
   std::int64_t out_row;
   std::int64_t out_column;
-  std::int64_t in_row;
-  std::int64_t in_column;
+  WinogradPart rows[kMostStride];
+  WinogradPart columns[kMostStride];
   std::int64_t first_tile;
 
-  std::int64_t tiles() const {
-    return ceil_div(height.out, kWinogradOut) * ceil_div(width.out, kWinogradOut);
+  std::int64_t height() const { return rows[0].axis.out; }
+  std::int64_t width() const { return columns[0].axis.out; }
+  std::int64_t tiles(std::int64_t outs) const {
+    return ceil_div(height(), outs) * ceil_div(width(), outs);
   }
 };
 
+// From one input pixel of a part to the next. An axis has a stride or a dilation, not both.
+std::int64_t step_of(const Axis& axis) { return axis.stride * axis.dilation; }
+
+void fill_parts(const Axis& axis, std::int64_t out, WinogradPart (&parts)[kMostStride]) {
+  const std::int64_t step = step_of(axis);
+  for (std::int64_t tap = 0; tap < axis.stride; ++tap) {
+    const std::int64_t from = out + tap - axis.pad_before;
+    WinogradPart& part = parts[tap];
+    part.first_in = (from % step + step) % step;
+    part.first_tap = tap;
+    part.taps = ceil_div(axis.kernel - tap, axis.stride);
+    part.axis.in = part.first_in < axis.in ? ceil_div(axis.in - part.first_in, step) : 0;
+    part.axis.out = ceil_div(axis.out - out, axis.dilation);
+    part.axis.pad = (part.first_in - from) / step;
+  }
+}
+
 // The phases that have outputs, at least one.
-std::vector<WinogradPhase> list_phases(const ConvProblem& problem) {
-  const auto phase_of = [](const Axis& axis, std::int64_t out, WinogradAxis& part) {
-    const std::int64_t from = out - axis.pad_before;
-    const std::int64_t in = (from % axis.dilation + axis.dilation) % axis.dilation;
-    part.in = in < axis.in ? ceil_div(axis.in - in, axis.dilation) : 0;
-    part.out = ceil_div(axis.out - out, axis.dilation);
-    part.pad = (in - from) / axis.dilation;
-    return in;
-  };
+std::vector<WinogradPhase> list_phases(const ConvProblem& problem, std::int64_t outs) {
   const Axis& height = problem.axes[1];
   const Axis& width = problem.axes[2];
   std::vector<WinogradPhase> phases;
   std::int64_t tiles = 0;
   for (std::int64_t row = 0; row < std::min(height.dilation, height.out); ++row) {
     for (std::int64_t column = 0; column < std::min(width.dilation, width.out); ++column) {
-      WinogradPhase phase;
+      WinogradPhase phase{};
       phase.out_row = row;
       phase.out_column = column;
-      phase.in_row = phase_of(height, row, phase.height);
-      phase.in_column = phase_of(width, column, phase.width);
+      fill_parts(height, row, phase.rows);
+      fill_parts(width, column, phase.columns);
       phase.first_tile = tiles;
-      tiles += phase.tiles();
+      tiles += phase.tiles(outs);
       phases.push_back(phase);
     }
   }
@@ -84,31 +111,52 @@ std::vector<WinogradPhase> list_phases(const ConvProblem& problem) {
 }
 
 // Tiles of all phases: over as many phases of an axis, each tile is of another row.
-std::int64_t count_tiles(const Axis& axis) {
+std::int64_t count_tiles(const Axis& axis, std::int64_t outs) {
   const std::int64_t phases = std::min(axis.dilation, axis.out);
   const std::int64_t longer = axis.out % axis.dilation;
   const std::int64_t length = axis.out / axis.dilation;
   if (length == 0) return phases;
-  return longer * ceil_div(length + 1, kWinogradOut) +
-         (phases - longer) * ceil_div(length, kWinogradOut);
+  return longer * ceil_div(length + 1, outs) + (phases - longer) * ceil_div(length, outs);
+}
+
+// Taps of the longest part of an axis.
+std::int64_t part_taps(const Axis& axis) { return ceil_div(axis.kernel, axis.stride); }
+
+// How many tiles of so many channels a block has at most.
+std::int64_t tiles_per_block(std::int64_t channels, std::size_t element) {
+  const std::int64_t bytes =
+      std::max<std::int64_t>(1, kWinogradPoints * channels * static_cast<std::int64_t>(element));
+  return std::clamp<std::int64_t>(kPointsBytes / bytes, 1, kMostTiles);
+}
+
+std::string square(std::int64_t size) { return std::to_string(size) + "x" + std::to_string(size); }
+
+std::string winograd_name(int outs) {
+  return "winograd_" + square(outs) + "_" + square(winograd_taps(outs));
 }
 
 template <class T>
 class WinogradPlan final : public Plan {
  public:
-  explicit WinogradPlan(ConvProblem problem_in)
-      : Plan(std::move(problem_in)), table_(kernels<T>()) {
+  WinogradPlan(ConvProblem problem_in, int outs)
+      : Plan(std::move(problem_in)),
+        table_(kernels<T>()),
+        outs_(outs),
+        variant_(outs - kFewestWinogradOuts) {
     const ConvProblem& p = problem();
-    phases_ = list_phases(p);
-    tiles_ = phases_.back().first_tile + phases_.back().tiles();
+    phases_ = list_phases(p, outs_);
+    tiles_ = phases_.back().first_tile + phases_.back().tiles(outs_);
+    list_slices();
     for (const Group& group : p.groups) {
       const std::int64_t vectors = ceil_div(group.out_channels, table_.lanes);
       groups_.push_back({Split::by_limit(vectors, table_.winograd_vectors), {}});
       GroupPlan& plan = groups_.back();
       for (std::int64_t panel = 0; panel < plan.panels.count(); ++panel) {
         plan.packed_offsets.push_back(packed_elements_);
-        packed_elements_ +=
-            kWinogradPoints * point_stride(group.in_channels * width_of(plan.panels, panel));
+        const std::int64_t elements = group.in_channels * width_of(plan.panels, panel);
+        for (const std::int64_t slices : slices_at_) {
+          packed_elements_ += point_stride(slices * elements);
+        }
       }
       most_channels_ = std::max(most_channels_, group.in_channels);
       most_panels_ = std::max(most_panels_, groups_.back().panels.count());
@@ -116,7 +164,7 @@ class WinogradPlan final : public Plan {
     }
   }
 
-  std::string name() const override { return "winograd_4x4_3x3"; }
+  std::string name() const override { return winograd_name(outs_); }
 
   std::string packing() const override { return name(); }
 
@@ -125,24 +173,36 @@ class WinogradPlan final : public Plan {
   }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
-    alignas(64) T gathered[kChannelBlock * kWinogradTaps * 64 / sizeof(T)];
+    const ConvProblem& p = problem();
+    const AlignedBuffer memory =
+        make_aligned(static_cast<std::size_t>(kChannelBlock * p.taps() * table_.lanes) * sizeof(T));
+    T* const gathered = reinterpret_cast<T*>(memory.get());
+    WinogradWeightsArgs<T> args{};
+    args.row_stride = p.axes[1].stride * p.axes[2].kernel * table_.lanes;
+    args.column_stride = p.axes[2].stride * table_.lanes;
     for (std::size_t g = 0; g < weights.size(); ++g) {
-      const Group& group = problem().groups[g];
-      const WeightView& view = weights[g];
+      const Group& group = p.groups[g];
       const Split& panels = groups_[g].panels;
       for (std::int64_t panel = 0; panel < panels.count(); ++panel) {
         const std::int64_t width = width_of(panels, panel);
-        const std::int64_t stride = point_stride(group.in_channels * width);
+        const auto offsets = point_offsets(group.in_channels * width);
         T* const to =
             static_cast<T*>(packed) + groups_[g].packed_offsets[static_cast<std::size_t>(panel)];
-        const std::int64_t begin = panels.begin(panel) * table_.lanes;
         for (std::int64_t i = 0; i < width; i += table_.lanes) {
           for (std::int64_t c = 0; c < group.in_channels; c += kChannelBlock) {
             const std::int64_t channels = std::min(kChannelBlock, group.in_channels - c);
-            gather(view, c, channels, begin + i, group.out_channels, gathered);
-            for (std::int64_t n = 0; n < channels; ++n) {
-              table_.winograd_weights(gathered + n * kWinogradTaps * table_.lanes,
-                                      to + (c + n) * width + i, stride);
+            gather(weights[g], c, channels, panels.begin(panel) * table_.lanes + i,
+                   group.out_channels, gathered);
+            for (std::size_t n = 0; n < slices_.size(); ++n) {
+              const Slice& slice = slices_[n];
+              args.rows = slice.rows;
+              args.columns = slice.columns;
+              args.offsets = &offsets[n * kWinogradPoints];
+              for (std::int64_t k = 0; k < channels; ++k) {
+                args.from = gathered + (k * p.taps() + slice.tap) * table_.lanes;
+                args.to = to + (c + k) * width + i;
+                table_.winograd_weights[variant_](args);
+              }
             }
           }
         }
@@ -158,11 +218,14 @@ class WinogradPlan final : public Plan {
 
   std::string tile() const override {
     const std::int64_t width = table_.winograd_vectors * table_.lanes;
-    return std::to_string(table_.winograd_rows[table_.winograd_vectors - 1]) +
-           " tiles of 4x4 pixels x " + std::to_string(width) + " channels";
+    return std::to_string(table_.winograd_rows[table_.winograd_vectors - 1]) + " tiles of " +
+           square(outs_) + " pixels x " + std::to_string(width) + " channels";
   }
 
-  std::string reason() const override { return "36 multiplications in place of 144"; }
+  std::string reason() const override {
+    return std::to_string(multiplications()) + " multiplications in place of " +
+           std::to_string(outs_ * outs_ * problem().taps());
+  }
 
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
@@ -171,15 +234,17 @@ class WinogradPlan final : public Plan {
     const std::size_t bytes = carve(nullptr, blocks).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const std::int64_t groups = static_cast<std::int64_t>(p.groups.size());
-    const std::int64_t tasks = p.batch * groups * blocks.tiles.count() * blocks.parts;
+    const std::int64_t per_group = p.axes[0].out * blocks.tiles.count() * blocks.parts;
+    const std::int64_t tasks = p.batch * groups * per_group;
     parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
       std::byte* base = workspace.get();
       const Scratch scratch = carve(base + static_cast<std::size_t>(thread) * bytes, blocks);
       Task task;
       task.part = index % blocks.parts;
       task.block = index / blocks.parts % blocks.tiles.count();
-      task.group = static_cast<std::size_t>(index / blocks.parts / blocks.tiles.count() % groups);
-      task.image = index / blocks.parts / blocks.tiles.count() / groups;
+      task.depth = index / blocks.parts / blocks.tiles.count() % p.axes[0].out;
+      task.group = static_cast<std::size_t>(index / per_group % groups);
+      task.image = index / per_group / groups;
       run_task(arrays, blocks, task, scratch);
     });
   }
@@ -197,22 +262,77 @@ class WinogradPlan final : public Plan {
     args.pitch = table_.lanes;
     args.to = to;
     if (taps_are_dense(problem(), view)) {
-      args.count = channels * kWinogradTaps;
+      args.count = channels * problem().taps();
       args.run = args.count;
       return table_.transpose(args);
     }
     args.count = 1;
     args.run = 1;
+    TapOffsets taps(problem());
+    const T* const first = args.from;
     for (std::int64_t c = 0; c < channels; ++c) {
-      for (std::int64_t i = 0; i < 3; ++i) {
-        for (std::int64_t j = 0; j < 3; ++j) {
-          TransposeArgs<T> tap = args;
-          tap.from += c * view.in_stride + i * view.axis_stride[1] + j * view.axis_stride[2];
-          table_.transpose(tap);
-          args.to += args.pitch;
+      for (const std::int64_t offset : taps.of(view)) {
+        args.from = first + c * view.in_stride + offset;
+        table_.transpose(args);
+        args.to += args.pitch;
+      }
+    }
+  }
+
+  // Input planes that one part of the kernel meets.
+  struct Slice {
+    std::int64_t depth;  // tap
+    std::int64_t row_part;
+    std::int64_t column_part;
+    std::int64_t rows;  // taps
+    std::int64_t columns;
+    std::int64_t tap;  // the first
+  };
+
+  void list_slices() {
+    const auto& axes = problem().axes;
+    const WinogradPhase& phase = phases_.front();
+    for (std::int64_t depth = 0; depth < axes[0].kernel; ++depth) {
+      for (std::int64_t row = 0; row < axes[1].stride; ++row) {
+        for (std::int64_t column = 0; column < axes[2].stride; ++column) {
+          slices_.push_back({depth, row, column, phase.rows[row].taps, phase.columns[column].taps,
+                             (depth * axes[1].kernel + row) * axes[2].kernel + column});
         }
       }
     }
+    for (int point = 0; point < kWinogradPoints; ++point) {
+      slices_at_.push_back(std::count_if(slices_.begin(), slices_.end(), [&](const Slice& slice) {
+        return has_point(slice, point);
+      }));
+    }
+  }
+
+  // The point at infinity is the last tap, which a short part lacks.
+  bool has_point(const Slice& slice, int point) const {
+    const std::int64_t taps = winograd_taps(outs_);
+    return (point / kWinogradIn < kWinogradIn - 1 || slice.rows == taps) &&
+           (point % kWinogradIn < kWinogradIn - 1 || slice.columns == taps);
+  }
+
+  std::int64_t multiplications() const {
+    return std::accumulate(slices_at_.begin(), slices_at_.end(), std::int64_t(0));
+  }
+
+  // Where a panel's weights of each [slice][point] begin, whose slices take `elements` each; -1
+  // for points that a slice lacks.
+  std::vector<std::int64_t> point_offsets(std::int64_t elements) const {
+    std::vector<std::int64_t> offsets(slices_.size() * kWinogradPoints, -1);
+    std::int64_t begin = 0;
+    for (int point = 0; point < kWinogradPoints; ++point) {
+      std::int64_t at = begin;
+      for (std::size_t n = 0; n < slices_.size(); ++n) {
+        if (!has_point(slices_[n], point)) continue;
+        offsets[n * kWinogradPoints + static_cast<std::size_t>(point)] = at;
+        at += elements;
+      }
+      begin += point_stride(at - begin);
+    }
+    return offsets;
   }
 
   struct GroupPlan {
@@ -236,6 +356,7 @@ class WinogradPlan final : public Plan {
   struct Task {
     std::int64_t image;
     std::size_t group;
+    std::int64_t depth;
     std::int64_t block;
     std::int64_t part;
   };
@@ -250,12 +371,11 @@ class WinogradPlan final : public Plan {
 
   Blocking blocking(int threads) const {
     const std::int64_t tiles = tiles_;
-    const std::int64_t bytes_per_tile =
-        std::max<std::int64_t>(1, kWinogradPoints * most_channels_ * sizeof(T));
     const std::int64_t fewest =
-        ceil_div(tiles, std::clamp<std::int64_t>(kPointsBytes / bytes_per_tile, 1, kMostTiles));
-    const std::int64_t images =
-        problem().batch * static_cast<std::int64_t>(problem().groups.size());
+        ceil_div(tiles, tiles_per_block(slice_count() * most_channels_, sizeof(T)));
+    const std::int64_t images = problem().batch *
+                                static_cast<std::int64_t>(problem().groups.size()) *
+                                problem().axes[0].out;
 
     Blocking best;
     if (images == 0 || tiles == 0) return best;
@@ -285,7 +405,9 @@ class WinogradPlan final : public Plan {
     const auto in = static_cast<double>(most_channels_);
     const auto out = static_cast<double>(panels * widest_);
     const auto count = static_cast<double>(tiles);
-    return 16 * count * (in + out) + kWinogradPoints / 16.0 * std::max(count, 9.0) * in * out;
+    const auto slices = static_cast<double>(slice_count());
+    const auto products = static_cast<double>(multiplications());
+    return 16 * count * (slices * in + out) + products / 16 * std::max(count, 9.0) * in * out;
   }
 
   std::int64_t width_of(const Split& panels, std::int64_t panel) const {
@@ -308,7 +430,8 @@ class WinogradPlan final : public Plan {
     const std::int64_t tiles = blocks.tiles.largest();
     Carver carver(base);
     Scratch scratch;
-    scratch.points = carver.take<T>(size(kWinogradPoints * points_stride(most_channels_, tiles)));
+    scratch.points = carver.take<T>(
+        size(slice_count() * kWinogradPoints * points_stride(most_channels_, tiles)));
     scratch.sums = carver.take<T>(size(kWinogradPoints * point_stride(widest_ * tiles)));
     scratch.strip = carver.take<T>(size(kWinogradStrip * table_.lanes));
     scratch.bytes = carver.used();
@@ -324,12 +447,12 @@ class WinogradPlan final : public Plan {
                                   }) -
                  1;
     for (std::int64_t tile = begin; tile < end;) {
-      while (tile >= phase->first_tile + phase->tiles()) ++phase;
-      const std::int64_t columns = ceil_div(phase->width.out, kWinogradOut);
+      while (tile >= phase->first_tile + phase->tiles(outs_)) ++phase;
+      const std::int64_t columns = ceil_div(phase->width(), outs_);
       const std::int64_t in_phase = tile - phase->first_tile;
       const std::int64_t column = in_phase % columns;
-      const std::int64_t count =
-          std::min({std::int64_t(kWinogradSegment), columns - column, end - tile});
+      const std::int64_t count = std::min(
+          {std::int64_t(std::int64_t(winograd_segment(outs_))), columns - column, end - tile});
       visit(Segment{*phase, in_phase / columns, column, count}, tile - begin);
       tile += count;
     }
@@ -341,7 +464,7 @@ class WinogradPlan final : public Plan {
     const GroupPlan& plan = groups_[task.group];
     const std::int64_t begin = blocks.tiles.begin(task.block);
     const std::int64_t end = blocks.tiles.end(task.block);
-    transform_input(arrays, task.image, group, begin, end, scratch);
+    transform_input(arrays, task, group, begin, end, scratch);
 
     const Split parts = Split::by_count(plan.panels.count(), blocks.parts);
     for (std::int64_t panel = parts.begin(task.part); panel < parts.end(task.part); ++panel) {
@@ -349,66 +472,96 @@ class WinogradPlan final : public Plan {
       const std::int64_t width = width_of(plan.panels, panel);
       const T* weights = static_cast<const T*>(arrays.packed_weights) +
                          plan.packed_offsets[static_cast<std::size_t>(panel)];
-      multiply(weights, group.in_channels, plan.panels.size(panel), end - begin, scratch);
-      transform_output(arrays, task.image, group.out_begin + first,
+      multiply(weights, task.depth, group.in_channels, plan.panels.size(panel), end - begin,
+               scratch);
+      transform_output(arrays, task, group.out_begin + first,
                        std::min(width, group.out_channels - first), width, begin, end, scratch);
     }
   }
 
-  void transform_input(const ConvArrays& arrays, std::int64_t image, const Group& group,
+  // The input plane under a slice, or -1 in padding.
+  std::int64_t input_depth(std::int64_t out, const Slice& slice) const {
+    const Axis& depth = problem().axes[0];
+    return padded_index(out * depth.stride + slice.depth * depth.dilation - depth.pad_before,
+                        depth.in, problem().padding_mode);
+  }
+
+  void transform_input(const ConvArrays& arrays, const Task& task, const Group& group,
                        std::int64_t begin, std::int64_t end, const Scratch& scratch) const {
     const ConvProblem& p = problem();
+    const Strides& strides = arrays.x_strides;
     WinogradInputArgs<T> args{};
-    const T* const all = static_cast<const T*>(arrays.x) + image * arrays.x_strides.batch +
-                         group.in_begin * arrays.x_strides.channel;
-    args.strides = dilated(arrays.x_strides);
+    const T* const all = static_cast<const T*>(arrays.x) + task.image * strides.batch +
+                         group.in_begin * strides.channel;
+    args.strides = stepped(strides, step_of(p.axes[1]), step_of(p.axes[2]));
     args.channels = group.in_channels;
     args.padding_mode = p.padding_mode;
     args.tiles_in_block = end - begin;
     args.point_stride = points_stride(group.in_channels, end - begin);
     args.strip = scratch.strip;
-    for_each_segment(begin, end, [&](const Segment& segment, std::int64_t tile) {
-      const WinogradPhase& phase = segment.phase;
-      args.image = all + phase.in_row * arrays.x_strides.axis[1] +
-                   phase.in_column * arrays.x_strides.axis[2];
-      args.height = phase.height;
-      args.width = phase.width;
-      args.tile_row = segment.row;
-      args.tile_column = segment.column;
-      args.tiles = segment.tiles;
-      args.points = scratch.points + tile * table_.lanes;
-      table_.winograd_input(args);
-    });
+    T* points = scratch.points;
+    for (const Slice& slice : slices_) {
+      const std::int64_t depth = input_depth(task.depth, slice);
+      if (depth >= 0) {
+        for_each_segment(begin, end, [&](const Segment& segment, std::int64_t tile) {
+          const WinogradPart& rows = segment.phase.rows[slice.row_part];
+          const WinogradPart& columns = segment.phase.columns[slice.column_part];
+          args.image = all + depth * strides.axis[0] + rows.first_in * strides.axis[1] +
+                       columns.first_in * strides.axis[2];
+          args.height = rows.axis;
+          args.width = columns.axis;
+          args.tile_row = segment.row;
+          args.tile_column = segment.column;
+          args.tiles = segment.tiles;
+          args.points = points + tile * table_.lanes;
+          table_.winograd_input[variant_](args);
+        });
+      }
+      points += kWinogradPoints * args.point_stride;
+    }
   }
 
   // The sums of one panel: for each point, points times weights.
-  void multiply(const T* weights, std::int64_t channels, std::int64_t vectors, std::int64_t tiles,
-                const Scratch& scratch) const {
+  void multiply(const T* weights, std::int64_t out_depth, std::int64_t channels,
+                std::int64_t vectors, std::int64_t tiles, const Scratch& scratch) const {
     const std::int64_t width = vectors * table_.lanes;
     const std::int64_t from_stride = points_stride(channels, tiles);
     const std::int64_t to_stride = point_stride(tiles * width);
     const Split rows = Split::by_limit(tiles, table_.winograd_rows[vectors - 1]);
-    for (std::int64_t point = 0; point < kWinogradPoints; ++point) {
-      std::int64_t channel = 0;
-      do {
-        const std::int64_t depth = std::min(kWinogradDepth, channels - channel);
-        const T* ahead = weights + depth * width;
-        for (std::int64_t part = 0; part < rows.count(); ++part) {
-          const std::int64_t tile = rows.begin(part);
-          table_.winograd_tile[rows.size(part) - 1][vectors - 1](
-              depth, scratch.points + point * from_stride + channel * tiles + tile * table_.lanes,
-              tiles * table_.lanes, weights, scratch.sums + point * to_stride + tile * width,
-              channel > 0, ahead);
-          ahead += depth * (kAlignment / sizeof(T));
+    for (int point = 0; point < kWinogradPoints; ++point) {
+      const T* const end =
+          weights + point_stride(slices_at_[static_cast<std::size_t>(point)] * channels * width);
+      const T* points = scratch.points + point * from_stride;
+      T* const sums = scratch.sums + point * to_stride;
+      bool accumulate = false;
+      for (const Slice& slice : slices_) {
+        if (!has_point(slice, point)) {
+          // Has no weights.
+        } else if (input_depth(out_depth, slice) < 0) {
+          weights += channels * width;
+        } else {
+          for (std::int64_t channel = 0; channel < channels; channel += kWinogradDepth) {
+            const std::int64_t depth = std::min(kWinogradDepth, channels - channel);
+            const T* ahead = weights + depth * width;
+            for (std::int64_t part = 0; part < rows.count(); ++part) {
+              const std::int64_t tile = rows.begin(part);
+              table_.winograd_tile[rows.size(part) - 1][vectors - 1](
+                  depth, points + channel * tiles + tile * table_.lanes, tiles * table_.lanes,
+                  weights, sums + tile * width, accumulate, ahead);
+              ahead += depth * (kAlignment / sizeof(T));
+            }
+            weights += depth * width;
+            accumulate = true;
+          }
         }
-        weights += depth * width;
-        channel += depth;
-      } while (channel < channels);
-      weights += point_stride(channels * width) - channels * width;
+        points += kWinogradPoints * from_stride;
+      }
+      if (!accumulate) std::fill_n(sums, tiles * width, T(0));
+      weights = end;
     }
   }
 
-  void transform_output(const ConvArrays& arrays, std::int64_t image, std::int64_t channel,
+  void transform_output(const ConvArrays& arrays, const Task& task, std::int64_t channel,
                         std::int64_t channels, std::int64_t width, std::int64_t begin,
                         std::int64_t end, const Scratch& scratch) const {
     const ConvProblem& p = problem();
@@ -417,41 +570,48 @@ class WinogradPlan final : public Plan {
     args.width = width;
     args.channels = channels;
     args.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
-    args.residual_strides = dilated(arrays.residual_strides);
-    args.out_strides = dilated(arrays.out_strides);
+    const std::int64_t row_step = p.axes[1].dilation;
+    const std::int64_t column_step = p.axes[2].dilation;
+    args.residual_strides = stepped(arrays.residual_strides, row_step, column_step);
+    args.out_strides = stepped(arrays.out_strides, row_step, column_step);
     args.activation = p.activation;
     args.strip = scratch.strip;
     for_each_segment(begin, end, [&](const Segment& segment, std::int64_t tile) {
-      const std::int64_t row = segment.row * kWinogradOut;
-      const std::int64_t column = segment.column * kWinogradOut;
+      const std::int64_t row = segment.row * outs_;
+      const std::int64_t column = segment.column * outs_;
       const WinogradPhase& phase = segment.phase;
       const auto offset = [&](const Strides& strides) {
-        return image * strides.batch + channel * strides.channel +
-               (phase.out_row + row * p.axes[1].dilation) * strides.axis[1] +
-               (phase.out_column + column * p.axes[2].dilation) * strides.axis[2];
+        return task.image * strides.batch + channel * strides.channel +
+               task.depth * strides.axis[0] + (phase.out_row + row * row_step) * strides.axis[1] +
+               (phase.out_column + column * column_step) * strides.axis[2];
       };
       args.sums = scratch.sums + tile * width;
       args.tiles = segment.tiles;
-      args.rows = std::min<std::int64_t>(kWinogradOut, phase.height.out - row);
-      args.columns = std::min(segment.tiles * kWinogradOut, phase.width.out - column);
+      args.rows = std::min<std::int64_t>(outs_, phase.height() - row);
+      args.columns = std::min(segment.tiles * outs_, phase.width() - column);
       if (arrays.residual) {
         args.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
       }
       args.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
-      table_.winograd_output(args);
+      table_.winograd_output[variant_](args);
     });
   }
 
-  Strides dilated(Strides strides) const {
-    for (std::size_t axis = 1; axis < kSpatialAxes; ++axis) {
-      strides.axis[axis] *= problem().axes[axis].dilation;
-    }
+  std::int64_t slice_count() const { return static_cast<std::int64_t>(slices_.size()); }
+
+  static Strides stepped(Strides strides, std::int64_t rows, std::int64_t columns) {
+    strides.axis[1] *= rows;
+    strides.axis[2] *= columns;
     return strides;
   }
 
   const KernelTable<T>& table_;
+  int outs_;  // m, rows and columns of a tile's output
+  int variant_;
   std::vector<WinogradPhase> phases_;
-  std::int64_t tiles_;  // of all phases
+  std::vector<Slice> slices_;
+  std::vector<std::int64_t> slices_at_;  // per point
+  std::int64_t tiles_;                   // of all phases
   std::vector<GroupPlan> groups_;
   std::int64_t packed_elements_ = 0;
   std::int64_t most_channels_ = 0;
@@ -461,48 +621,102 @@ class WinogradPlan final : public Plan {
 
 }  // namespace
 
-std::string winograd_refuses(const ConvProblem& problem) {
-  const Axis& depth = problem.axes[0];
+std::string winograd_refuses(const ConvProblem& problem, int outs) {
   if (problem.spatial_rank == 1) return "it has one spatial axis, not two";
-  if (depth.kernel != 1 || depth.in != 1 || depth.out != 1) return "it has a depth axis";
+  const std::int64_t taps = winograd_taps(outs);
+  std::int64_t slices = problem.axes[0].kernel;
   for (const Axis* axis : {&problem.axes[1], &problem.axes[2]}) {
-    if (axis->kernel != 3) return "the kernel is not 3x3";
-    if (axis->stride != 1) return "the stride is not 1";
-    if (axis->dilation == 1) continue;
-    if (problem.padding_mode != PaddingMode::zeros) return "dilation needs padding by zeros";
+    if (axis->stride > kMostStride) return "the stride is neither 1 nor 2";
+    if (part_taps(*axis) != taps) {
+      return "the kernel is not " + square(taps) + ", or at stride 2 " + square(2 * taps - 1) +
+             " or " + square(2 * taps);
+    }
+    slices *= axis->stride;
+    if (step_of(*axis) == 1) continue;
+    if (axis->stride > 1 && axis->dilation > 1) return "it has a stride and a dilation";
+    if (problem.padding_mode != PaddingMode::zeros) {
+      return "a stride or dilation needs padding by zeros";
+    }
     if (axis->dilation > kMostDilation) {
       return "the dilation is more than " + std::to_string(kMostDilation);
     }
   }
-  for (const Group& group : problem.groups) {
-    if (group.in_channels > kMostChannels) {
-      return "a group has more than " + std::to_string(kMostChannels) + " input channels";
-    }
+  if (slices > kMostChannels || most_in_channels(problem) * slices > kMostChannels) {
+    return "a group has more than " + std::to_string(kMostChannels / slices) + " input channels";
   }
   return {};
 }
 
-// Measured in float32. The errors of fewer than 24 input channels are not always within 4 times
-// those of direct float32 (16 channels with spikes: 4.3 with one seed of eight, on average 2.4; 24
-// channels: at most 3.6), and fewer outputs leave less work
-// between the transforms than these cost. An axis that fills its last tiles badly multiplies what
-// is thrown away, and on planes of less than 3 x 3 tiles weights, fourfold, are read for too few of
-// them: at 7 x 7 direct convolution, which leaves out the padding, is 1.3 times faster.
-bool winograd_pays(const ConvProblem& problem) {
-  if (problem.dtype != DataType::float32 || problem.groups.empty()) return false;
-  for (const Group& group : problem.groups) {
-    if (group.in_channels < 24 || group.out_channels < 16) return false;
+// How many pairs of an output and a tap of one axis meet the input: direct convolution leaves out
+// the others.
+double met_taps(const Axis& axis, PaddingMode mode) {
+  if (mode != PaddingMode::zeros) return static_cast<double>(axis.kernel * axis.out);
+  double met = 0;
+  for (const TapRange& range : tap_ranges(axis)) {
+    met += static_cast<double>(std::max<std::int64_t>(0, range.last - range.first));
   }
-  const std::int64_t tiles = count_tiles(problem.axes[1]) * count_tiles(problem.axes[2]);
-  const std::int64_t computed = kWinogradOut * kWinogradOut * tiles;
-  return tiles >= 9 && 25 * problem.out_pixels() >= 12 * computed;
+  return met;
 }
 
-std::unique_ptr<Plan> plan_winograd(ConvProblem problem) {
-  if (problem.dtype == DataType::float64) {
-    return std::make_unique<WinogradPlan<double>>(std::move(problem));
+// The errors of fewer input channels are not always within 4 times those of direct float32: with
+// 3x3 kernels 16 channels with spikes have 4.3 with one seed of eight, 24 channels at most 3.6.
+// Short chains help kernels that have more taps.
+constexpr std::int64_t kFewestChannels = 16;
+constexpr std::int64_t kFewestChannels3x3 = 24;
+
+// Compares multiply-add instructions of 16 lanes in float32, by a model that was fitted to
+// benchmarks/crossover.py. A tile costs its products, and two transforms per channel. Weights,
+// which are up to four times those of the layer, are read once per block of tiles: an L2 cache
+// does not hold them, nor, past some 8 MiB, may an L3 cache.
+bool winograd_pays(const ConvProblem& problem, int outs) {
+  constexpr double kNearByte = 0.03;
+  constexpr double kFarByte = 0.2;
+  constexpr double kNearBytes = 8 << 20;
+  constexpr std::int64_t lanes = 16;
+  if (problem.dtype != DataType::float32 || problem.groups.empty()) return false;
+  const auto& axes = problem.axes;
+  const std::int64_t slices = axes[0].kernel * axes[1].stride * axes[2].stride;
+  const bool plain = outs == 4 && slices == 1;
+  const double transform = 20 + 4.5 * outs;
+  const std::int64_t tiles = count_tiles(axes[1], outs) * count_tiles(axes[2], outs);
+  const auto products = [&](const Axis& axis) {
+    const bool odd = axis.kernel % axis.stride != 0;
+    return static_cast<double>(kWinogradIn * axis.stride - (odd ? 1 : 0));
+  };
+  const double per_pair =
+      static_cast<double>(axes[0].kernel) * products(axes[1]) * products(axes[2]);
+
+  double pairs = 0;     // of input channels and vectors of output channels
+  double channels = 0;  // that are transformed
+  std::int64_t most = 0;
+  for (const Group& group : problem.groups) {
+    if (group.in_channels < (plain ? kFewestChannels3x3 : kFewestChannels)) return false;
+    if (group.out_channels < lanes) return false;
+    const std::int64_t vectors = ceil_div(group.out_channels, lanes);
+    pairs += static_cast<double>(group.in_channels * vectors);
+    channels += static_cast<double>(slices * group.in_channels + group.out_channels);
+    most = std::max(most, slices * group.in_channels);
   }
-  return std::make_unique<WinogradPlan<float>>(std::move(problem));
+  const std::int64_t block = tiles_per_block(most, sizeof(float));
+  const double bytes = per_pair * pairs * lanes * sizeof(float);
+  const double weights =
+      kNearByte * std::min(bytes, kNearBytes) + kFarByte * std::max(0.0, bytes - kNearBytes);
+  const double planes = static_cast<double>(axes[0].out);
+  const double winograd =
+      planes * (static_cast<double>(tiles) * (per_pair * pairs + transform * channels) +
+                static_cast<double>(ceil_div(tiles, block)) * weights);
+  double met = 1;
+  for (const Axis& axis : axes) met *= met_taps(axis, problem.padding_mode);
+  const double direct =
+      met * pairs * (1.05 + layout_cost(problem) / static_cast<double>(problem.taps()));
+  return winograd < 0.97 * direct;
+}
+
+std::unique_ptr<Plan> plan_winograd(ConvProblem problem, int outs) {
+  if (problem.dtype == DataType::float64) {
+    return std::make_unique<WinogradPlan<double>>(std::move(problem), outs);
+  }
+  return std::make_unique<WinogradPlan<float>>(std::move(problem), outs);
 }
 
 }  // namespace pyconv

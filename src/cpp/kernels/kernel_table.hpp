@@ -433,19 +433,27 @@ struct GroupedArgs {
 template <class T>
 using GroupedTile = void (*)(const GroupedArgs<T>& args);
 
-// Winograd F(4x4, 3x3): a tile of 6 x 6 input pixels becomes 36 points, which are multiplied and
-// summed over input channels each by itself, and then become 4 x 4 output pixels.
+// Winograd F(m x m, r x r) with m + r - 1 = 6: a tile of 6 x 6 input pixels becomes 36 points,
+// which are multiplied and summed over input channels each by itself, and then become m x m output
+// pixels.
 inline constexpr int kWinogradIn = 6;
-inline constexpr int kWinogradOut = 4;
 inline constexpr int kWinogradPoints = kWinogradIn * kWinogradIn;
-inline constexpr int kWinogradTaps = 9;
+inline constexpr int kFewestWinogradOuts = 2;  // m
+inline constexpr int kMostWinogradOuts = 4;
+inline constexpr int kWinogradVariants = kMostWinogradOuts - kFewestWinogradOuts + 1;
 
-// At most this many neighbouring tiles of one tile row are transformed at once: 7 tiles are 30
-// input and 28 output pixels, which fill two vectors of 16 (four of 8) best. In between, pixels are
-// vectors of channels in a strip of kWinogradIn rows: 12 KiB, which stay in L1.
-inline constexpr int kWinogradSegment = 7;
+constexpr int winograd_taps(int outs) { return kWinogradIn + 1 - outs; }
+
+// In between, pixels are vectors of channels in a strip of kWinogradIn rows: 12 KiB, which stay in
+// L1.
 inline constexpr int kWinogradStripRow = 32;  // pixels
 inline constexpr int kWinogradStrip = kWinogradIn * kWinogradStripRow;
+
+// At most this many neighbouring tiles of one tile row are transformed at once, those that a strip
+// holds: 7 tiles of 4 x 4 are 30 input and 28 output pixels, which fill two vectors of 16 best.
+constexpr int winograd_segment(int outs) {
+  return (kWinogradStripRow - winograd_taps(outs) + 1) / outs;
+}
 
 // Input channels are summed in blocks: a chain of fused multiply-adds over each kWinogradChain of
 // them, and block sums added in order. Of 32 channels the largest error is then at most 3.4 times
@@ -469,7 +477,7 @@ template <class T>
 using WinogradTile = void (*)(std::int64_t depth, const T* a, std::int64_t a_block, const T* b,
                               T* c, bool accumulate, const T* ahead);
 
-// One spatial axis of the input: output o of tile t meets the input at 4 * t + o + tap - pad.
+// One spatial axis of the input: output o of tile t meets the input at m * t + o + tap - pad.
 struct WinogradAxis {
   std::int64_t in;
   std::int64_t out;
@@ -491,7 +499,7 @@ struct WinogradInputArgs {
   PaddingMode padding_mode;
   std::int64_t tile_row;
   std::int64_t tile_column;  // of the first tile
-  std::int64_t tiles;        // at most kWinogradSegment
+  std::int64_t tiles;        // at most winograd_segment(m)
   T* points;                 // of the first tile
   std::int64_t point_stride;
   std::int64_t tiles_in_block;
@@ -506,8 +514,8 @@ struct WinogradOutputArgs {
   std::int64_t point_stride;
   std::int64_t width;
   std::int64_t channels;
-  std::int64_t tiles;    // at most kWinogradSegment
-  std::int64_t rows;     // output rows of the tiles that exist, 1 to kWinogradOut
+  std::int64_t tiles;    // at most winograd_segment(m)
+  std::int64_t rows;     // output rows of the tiles that exist, 1 to m
   std::int64_t columns;  // output columns of all tiles together that exist
   const T* bias;         // or null
   const T* residual;     // or null; at the first output pixel of the first tile and channel
@@ -516,6 +524,23 @@ struct WinogradOutputArgs {
   Strides out_strides;
   Activation activation;
   T* strip;  // scratch: kWinogradStrip vectors
+};
+
+// 36 points of the weights of one input channel and `lanes` output channels, computed in double:
+//
+//   to[offsets[p] + lane] from the weights at from[row * row_stride + column * column_stride +
+//   lane]
+//
+// for rows, columns <= r; the missing ones are zeros. Points of negative offsets are left out.
+template <class T>
+struct WinogradWeightsArgs {
+  const T* from;
+  std::int64_t row_stride;
+  std::int64_t column_stride;
+  std::int64_t rows;
+  std::int64_t columns;
+  const std::int64_t* offsets;
+  T* to;
 };
 
 template <class T>
@@ -571,12 +596,11 @@ struct KernelTable {
   std::int64_t winograd_vectors;                    // largest vectors of a Winograd tile
   std::int64_t winograd_rows[kMaxWinogradVectors];  // largest rows, [vectors - 1]
   WinogradTile<T> winograd_tile[kMaxWinogradRows][kMaxWinogradVectors];  // [rows - 1][vectors - 1]
-  void (*winograd_input)(const WinogradInputArgs<T>&);
-  void (*winograd_output)(const WinogradOutputArgs<T>&);
 
-  // 36 points of the weights of one input channel and `lanes` output channels, computed in double:
-  // to[p * point_stride + lane] from the 3 x 3 weights at from[tap * lanes + lane].
-  void (*winograd_weights)(const T* from, T* to, std::int64_t point_stride);
+  // [m - kFewestWinogradOuts]
+  void (*winograd_input[kWinogradVariants])(const WinogradInputArgs<T>&);
+  void (*winograd_output[kWinogradVariants])(const WinogradOutputArgs<T>&);
+  void (*winograd_weights[kWinogradVariants])(const WinogradWeightsArgs<T>&);
 
   // Runs `steps` times 2 * lanes * kProbeChains floating-point operations, in registers only.
   void (*fma_probe)(std::int64_t steps, T* sink);

@@ -39,9 +39,7 @@ constexpr KernelTable<T> make_table() {
   table.copy_strided = copy_strided<T>;
   table.winograd_vectors = kWinogradVectors;
   fill_winograd_tiles<T>(table);
-  table.winograd_input = winograd_input<T>;
-  table.winograd_output = winograd_output<T>;
-  table.winograd_weights = winograd_weights<T>;
+  fill_winograd_transforms<T>(table);
   table.fma_probe = fma_probe<T>;
   return table;
 }

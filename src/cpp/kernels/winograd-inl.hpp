@@ -1,11 +1,11 @@
-// Winograd F(4x4, 3x3) (Lavin, Gray 2015): y = A^T [(G g G^T) * (B^T d B)] A with a product per
+// Winograd F(m x m, r x r) (Lavin, Gray 2015): y = A^T [(G g G^T) * (B^T d B)] A with a product per
 // point, summed over input channels. A 6 x 6 input tile meets 3 x 3 weights in 36 multiplications
 // instead of 144.
 //
 // The interpolation points are 0, +-a, +-1/a, infinity with a = sqrt(1/2): of all points tried they
 // leave the least error, 1 to 2.4 times that of direct float32 where the usual 0, +-1, +-2 leave 4
 // to 8 times (Barabasz et al. 2020 has the theory). Their squares are 1/2 and 2, so that with b =
-// 1/a every coefficient below but a and b themselves is exact:
+// 1/a every coefficient below but a and b themselves is exact; for m = 4, r = 3:
 //
 // clang-format off
 //         [ 1   0  -5/2   0   1   0 ]        [   1     0     0   ]
@@ -15,6 +15,9 @@
 //         [ 0   a  -1/2  -b   1   0 ]        [  1/6  -b/6   1/3  ]          [ 0  a/2 -a/2 2b -2b   1 ]
 //         [ 0   1    0  -5/2  0   1 ]        [   0     0     1   ]
 // clang-format on
+//
+// For other m and r = 7 - m, B^T is the same; G has a column, and A^T a row, for each power of the
+// points from 0 on, and infinity belongs to the last.
 //
 // Every transform is one fixed tree of operations per element, whatever the vector width.
 #pragma once
@@ -27,6 +30,8 @@ namespace pyconv::PYCONV_ISA {
 
 static constexpr double kPointA = 0.70710678118654752440;
 static constexpr double kPointB = 1.41421356237309504880;
+static constexpr double kPowersA[] = {1, kPointA, 0.5, kPointA / 2};
+static constexpr double kPowersB[] = {1, kPointB, 2, 2 * kPointB};
 
 // Rows r and r + 1 of B^T d for (r, r + 1) = (1, 2) or (3, 4), the two signs of one point; for
 // r = 0 rows 0 and 5. Unused elements of `d` are not read.
@@ -49,24 +54,28 @@ static inline void input_pair(const Vec<T> (&d)[kWinogradIn], Vec<T>& first, Vec
 }
 
 // A^T m.
-template <class T>
-static inline void output_column(const Vec<T> (&m)[kWinogradIn], Vec<T> (&y)[kWinogradOut]) {
+template <int kOuts, class T>
+static inline void output_column(const Vec<T> (&m)[kWinogradIn], Vec<T> (&y)[kOuts]) {
   using V = Vec<T>;
-  const auto c = [](double x) { return V::broadcast(static_cast<T>(x)); };
   const V sum_a = m[1] + m[2];
   const V difference_a = m[1] - m[2];
   const V sum_b = m[3] + m[4];
   const V difference_b = m[3] - m[4];
   y[0] = m[0] + (sum_a + sum_b);
-  y[1] = V::fma(c(kPointB), difference_b, c(kPointA) * difference_a);
-  y[2] = V::fma(c(2), sum_b, c(0.5) * sum_a);
-  y[3] = V::fma(c(2 * kPointB), difference_b, V::fma(c(kPointA / 2), difference_a, m[5]));
+#pragma GCC unroll 4
+  for (int k = 1; k < kOuts; ++k) {
+    const V a = V::broadcast(static_cast<T>(kPowersA[k]));
+    const V b = V::broadcast(static_cast<T>(kPowersB[k]));
+    const V at_a = k % 2 == 1 ? difference_a : sum_a;
+    const V at_b = k % 2 == 1 ? difference_b : sum_b;
+    y[k] = V::fma(b, at_b, k == kOuts - 1 ? V::fma(a, at_a, m[5]) : a * at_a);
+  }
 }
 
 // Rows kRow and its partner (see input_pair) of `tiles` tiles whose pixels are whole vectors of
 // channels. Two rows at a time: 12 vectors stay in registers, and of the 6 columns under a tile the
-// next tile takes over 2, so that each column is transformed once.
-template <int kRow, class T>
+// next tile takes over all but kOuts, so that each column is transformed once.
+template <int kOuts, int kRow, class T>
 static void input_rows(const T* from, std::int64_t row_stride, std::int64_t column_stride,
                        std::int64_t tiles, T* points, std::int64_t point_stride) {
   using V = Vec<T>;
@@ -80,11 +89,12 @@ static void input_rows(const T* from, std::int64_t row_stride, std::int64_t colu
     }
     input_pair<kRow>(d, t[0][j], t[1][j]);
   };
-  column(0);
-  column(1);
-  for (std::int64_t tile = 0; tile < tiles; ++tile) {
+  constexpr int kShared = kWinogradIn - kOuts;
 #pragma GCC unroll 4
-    for (int j = 2; j < kWinogradIn; ++j) column(j);
+  for (int j = 0; j < kShared; ++j) column(j);
+  for (std::int64_t tile = 0; tile < tiles; ++tile) {
+#pragma GCC unroll 5
+    for (int j = kShared; j < kWinogradIn; ++j) column(j);
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
       V v[kWinogradIn];
@@ -95,27 +105,30 @@ static void input_rows(const T* from, std::int64_t row_stride, std::int64_t colu
       for (int j = 0; j < kWinogradIn; ++j) {
         v[j].store(points + (rows[i] * kWinogradIn + j) * point_stride);
       }
-      t[i][0] = t[i][4];
-      t[i][1] = t[i][5];
+#pragma GCC unroll 4
+      for (int j = 0; j < kShared; ++j) t[i][j] = t[i][j + kOuts];
     }
-    from += kWinogradOut * column_stride;
+    from += kOuts * column_stride;
     points += V::lanes;
   }
 }
 
-template <class T>
+template <int kOuts, class T>
 static void input_tiles(const T* from, std::int64_t row_stride, std::int64_t column_stride,
                         std::int64_t tiles, T* points, std::int64_t point_stride) {
-  input_rows<0>(from, row_stride, column_stride, tiles, points, point_stride);
-  input_rows<1>(from, row_stride, column_stride, tiles, points, point_stride);
-  input_rows<3>(from, row_stride, column_stride, tiles, points, point_stride);
+  input_rows<kOuts, 0>(from, row_stride, column_stride, tiles, points, point_stride);
+  input_rows<kOuts, 1>(from, row_stride, column_stride, tiles, points, point_stride);
+  input_rows<kOuts, 3>(from, row_stride, column_stride, tiles, points, point_stride);
 }
 
 // The index of the input under `position`, or -1 where zeros stand: in zero padding, and past the
 // padded input, where only outputs that do not exist look.
+template <int kOuts>
 static inline std::int64_t winograd_index(const WinogradAxis& axis, std::int64_t position,
                                           PaddingMode mode) {
-  return position < axis.out + 2 - axis.pad ? padded_index(position, axis.in, mode) : -1;
+  return position < axis.out + winograd_taps(kOuts) - 1 - axis.pad
+             ? padded_index(position, axis.in, mode)
+             : -1;
 }
 
 // Pixels further apart are loaded one by one: keeps offsets of a gather within 32 bits.
@@ -123,7 +136,7 @@ static constexpr std::int64_t kWidestGather = 1 << 20;
 
 // One input row of a strip: `columns` pixels from position `begin`, each one vector of `channels`
 // channels. `row` is null where zeros stand.
-template <class T>
+template <int kOuts, class T>
 static void gather_row(const WinogradInputArgs<T>& args, const T* row, int channels,
                        std::int64_t begin, std::int64_t columns, T* to) {
   using V = Vec<T>;
@@ -138,7 +151,7 @@ static void gather_row(const WinogradInputArgs<T>& args, const T* row, int chann
     last = last > first ? last : first;
   }
   const auto gather = [&](std::int64_t i) {
-    const std::int64_t index = winograd_index(args.width, begin + i, args.padding_mode);
+    const std::int64_t index = winograd_index<kOuts>(args.width, begin + i, args.padding_mode);
     const V v = row == nullptr || index < 0
                     ? V::zero()
                     : load_lanes(row + index * pixel_stride, channel_stride, channels);
@@ -152,7 +165,12 @@ static void gather_row(const WinogradInputArgs<T>& args, const T* row, int chann
       const auto mask = V::mask_range(0, count);
       const T* from = row + (begin + i) * pixel_stride;
       V m[V::lanes];
-      if (pixel_stride != 1) {
+      if (pixel_stride == 2) {
+        for (int c = 0; c < V::lanes; ++c) {
+          m[c] = c < channels ? V::load_even(V::zero(), 0, count, from + c * channel_stride)
+                              : V::zero();
+        }
+      } else if (pixel_stride != 1) {
         for (int c = 0; c < V::lanes; ++c) {
           m[c] = c < channels ? V::gather(V::zero(), mask, from + c * channel_stride,
                                           static_cast<std::int32_t>(pixel_stride))
@@ -185,22 +203,21 @@ static void gather_row(const WinogradInputArgs<T>& args, const T* row, int chann
   for (std::int64_t i = last; i < columns; ++i) gather(i);
 }
 
-template <class T>
+template <class T, int kOuts>
 void winograd_input(const WinogradInputArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t strip_row = kWinogradStripRow * V::lanes;
-  const std::int64_t top = args.tile_row * kWinogradOut - args.height.pad;
-  const std::int64_t left = args.tile_column * kWinogradOut - args.width.pad;
+  const std::int64_t top = args.tile_row * kOuts - args.height.pad;
+  const std::int64_t left = args.tile_column * kOuts - args.width.pad;
 
   // Tiles [inside_begin, inside_end) can be read where they stand: channels are lanes there, and no
   // pixel lies outside.
   std::int64_t inside_begin = 0;
   std::int64_t inside_end = 0;
   if (args.strides.channel == 1 && top >= 0 && top + kWinogradIn <= args.height.in) {
-    while (inside_begin < args.tiles && left + inside_begin * kWinogradOut < 0) ++inside_begin;
+    while (inside_begin < args.tiles && left + inside_begin * kOuts < 0) ++inside_begin;
     inside_end = inside_begin;
-    while (inside_end < args.tiles &&
-           left + inside_end * kWinogradOut + kWinogradIn <= args.width.in) {
+    while (inside_end < args.tiles && left + inside_end * kOuts + kWinogradIn <= args.width.in) {
       ++inside_end;
     }
   }
@@ -213,68 +230,68 @@ void winograd_input(const WinogradInputArgs<T>& args) {
     const auto through_strip = [&](std::int64_t begin, std::int64_t end) {
       if (begin >= end) return;
       for (int i = 0; i < kWinogradIn; ++i) {
-        const std::int64_t row = winograd_index(args.height, top + i, args.padding_mode);
-        gather_row(args, row < 0 ? nullptr : image + row * args.strides.axis[1], channels,
-                   left + begin * kWinogradOut, (end - begin) * kWinogradOut + 2,
-                   args.strip + i * strip_row);
+        const std::int64_t row = winograd_index<kOuts>(args.height, top + i, args.padding_mode);
+        gather_row<kOuts>(args, row < 0 ? nullptr : image + row * args.strides.axis[1], channels,
+                          left + begin * kOuts, (end - begin) * kOuts + winograd_taps(kOuts) - 1,
+                          args.strip + i * strip_row);
       }
-      input_tiles(args.strip, strip_row, V::lanes, end - begin, points + begin * V::lanes,
-                  args.point_stride);
+      input_tiles<kOuts>(args.strip, strip_row, V::lanes, end - begin, points + begin * V::lanes,
+                         args.point_stride);
     };
     if (channels < V::lanes || inside_begin == inside_end) {
       through_strip(0, args.tiles);
       continue;
     }
     through_strip(0, inside_begin);
-    const T* from = image + top * args.strides.axis[1] +
-                    (left + inside_begin * kWinogradOut) * args.strides.axis[2];
-    input_tiles(from, args.strides.axis[1], args.strides.axis[2], inside_end - inside_begin,
-                points + inside_begin * V::lanes, args.point_stride);
+    const T* from =
+        image + top * args.strides.axis[1] + (left + inside_begin * kOuts) * args.strides.axis[2];
+    input_tiles<kOuts>(from, args.strides.axis[1], args.strides.axis[2], inside_end - inside_begin,
+                       points + inside_begin * V::lanes, args.point_stride);
     through_strip(inside_end, args.tiles);
   }
 }
 
 // One output tile of one vector of channels; `to` has rows of `row_stride`, pixels are vectors.
-template <class T>
+template <int kOuts, class T>
 static inline void output_tile(const T* sums, std::int64_t point_stride, T* to,
                                std::int64_t row_stride) {
   using V = Vec<T>;
-  V t[kWinogradOut][kWinogradIn];
+  V t[kOuts][kWinogradIn];
 #pragma GCC unroll 6
   for (int j = 0; j < kWinogradIn; ++j) {
     V m[kWinogradIn];
-    V y[kWinogradOut];
+    V y[kOuts];
 #pragma GCC unroll 6
     for (int i = 0; i < kWinogradIn; ++i) {
       m[i] = V::load(sums + (i * kWinogradIn + j) * point_stride);
     }
-    output_column(m, y);
-#pragma GCC unroll 4
-    for (int i = 0; i < kWinogradOut; ++i) t[i][j] = y[i];
+    output_column<kOuts>(m, y);
+#pragma GCC unroll 5
+    for (int i = 0; i < kOuts; ++i) t[i][j] = y[i];
   }
-#pragma GCC unroll 4
-  for (int i = 0; i < kWinogradOut; ++i) {
-    V y[kWinogradOut];
-    output_column(t[i], y);
-#pragma GCC unroll 4
-    for (int j = 0; j < kWinogradOut; ++j) y[j].store(to + i * row_stride + j * V::lanes);
+#pragma GCC unroll 5
+  for (int i = 0; i < kOuts; ++i) {
+    V y[kOuts];
+    output_column<kOuts>(t[i], y);
+#pragma GCC unroll 5
+    for (int j = 0; j < kOuts; ++j) y[j].store(to + i * row_stride + j * V::lanes);
   }
 }
 
-template <class T>
+template <class T, int kOuts>
 void winograd_output(const WinogradOutputArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t strip_row = kWinogradStripRow * V::lanes;
   constexpr std::int64_t turned_row = kWinogradStripRow;
   const bool channels_are_columns = args.out_strides.channel == 1;
-  T* turned = args.strip + kWinogradOut * strip_row;  // [channel][pixel]
+  T* turned = args.strip + kOuts * strip_row;  // [channel][pixel]
 
   for (std::int64_t c = 0; c < args.channels; c += V::lanes) {
     const std::int64_t rest = args.channels - c;
     const std::int64_t channels = rest < V::lanes ? rest : V::lanes;
     for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
-      output_tile(args.sums + tile * args.width + c, args.point_stride,
-                  args.strip + tile * kWinogradOut * V::lanes, strip_row);
+      output_tile<kOuts>(args.sums + tile * args.width + c, args.point_stride,
+                         args.strip + tile * kOuts * V::lanes, strip_row);
     }
     EpilogueArgs<T> epilogue_args{};
     epilogue_args.bias = args.bias ? args.bias + c : nullptr;
@@ -320,48 +337,80 @@ void winograd_output(const WinogradOutputArgs<T>& args) {
   }
 }
 
-template <class T>
-void winograd_weights(const T* from, T* to, std::int64_t point_stride) {
+template <class T, int kTaps>
+void winograd_weights(const WinogradWeightsArgs<T>& args) {
   constexpr int lanes = Vec<T>::lanes;
   typedef T Values __attribute__((vector_size(lanes * sizeof(T))));
   typedef double Doubles __attribute__((vector_size(lanes * sizeof(double))));
-  // G g for each lane, from three rows to six.
-  const auto transform = [](const Doubles& g0, const Doubles& g1, const Doubles& g2,
-                            Doubles(&rows)[kWinogradIn]) {
+  // G g for each lane, from kTaps rows to six.
+  const auto transform = [](const Doubles(&g)[kTaps], Doubles(&rows)[kWinogradIn]) {
     constexpr double third = 1.0 / 3.0;
-    const Doubles even_a = -third * (2 * g0 + g2);
-    const Doubles odd_a = -2 * third * kPointA * g1;
-    const Doubles even_b = third * (0.5 * g0 + g2);
-    const Doubles odd_b = third / 2 * kPointB * g1;
-    rows[0] = g0;
+    // Even and odd powers of the points of a square, by Horner's rule.
+    const auto powers = [&](double square, Doubles& even, Doubles& odd) {
+      constexpr int kLastEven = (kTaps - 1) / 2 * 2;
+      constexpr int kLastOdd = kTaps / 2 * 2 - 1;
+      even = g[kLastEven];
+      odd = g[kLastOdd];
+#pragma GCC unroll 3
+      for (int k = kLastEven - 2; k >= 0; k -= 2) even = g[k] + square * even;
+#pragma GCC unroll 3
+      for (int k = kLastOdd - 2; k >= 1; k -= 2) odd = g[k] + square * odd;
+    };
+    Doubles even_a;
+    Doubles odd_a;
+    Doubles even_b;
+    Doubles odd_b;
+    powers(0.5, even_a, odd_a);
+    powers(2, even_b, odd_b);
+    even_a *= -2 * third;
+    odd_a *= -2 * third * kPointA;
+    even_b *= third / 2;
+    odd_b *= third / 2 * kPointB;
+    rows[0] = g[0];
     rows[1] = even_a + odd_a;
     rows[2] = even_a - odd_a;
     rows[3] = even_b + odd_b;
     rows[4] = even_b - odd_b;
-    rows[5] = g2;
+    rows[5] = g[kTaps - 1];
   };
-  Doubles columns[3][kWinogradIn];  // G g
-#pragma GCC unroll 3
-  for (int j = 0; j < 3; ++j) {
-    Doubles g[3];
-#pragma GCC unroll 3
-    for (int i = 0; i < 3; ++i) {
-      Values values;
-      __builtin_memcpy(&values, from + (i * 3 + j) * lanes, sizeof(values));
+  Doubles columns[kTaps][kWinogradIn];  // G g
+#pragma GCC unroll 5
+  for (int j = 0; j < kTaps; ++j) {
+    Doubles g[kTaps];
+#pragma GCC unroll 5
+    for (int i = 0; i < kTaps; ++i) {
+      Values values = {};
+      if (i < args.rows && j < args.columns) {
+        __builtin_memcpy(&values, args.from + i * args.row_stride + j * args.column_stride,
+                         sizeof(values));
+      }
       g[i] = __builtin_convertvector(values, Doubles);
     }
-    transform(g[0], g[1], g[2], columns[j]);
+    transform(g, columns[j]);
   }
 #pragma GCC unroll 6
   for (int i = 0; i < kWinogradIn; ++i) {
+    Doubles row[kTaps];
+#pragma GCC unroll 5
+    for (int j = 0; j < kTaps; ++j) row[j] = columns[j][i];
     Doubles points[kWinogradIn];  // a row of G g G^T
-    transform(columns[0][i], columns[1][i], columns[2][i], points);
+    transform(row, points);
 #pragma GCC unroll 6
     for (int j = 0; j < kWinogradIn; ++j) {
+      const std::int64_t offset = args.offsets[i * kWinogradIn + j];
       const Values values = __builtin_convertvector(points[j], Values);
-      __builtin_memcpy(to + (i * kWinogradIn + j) * point_stride, &values, sizeof(values));
+      if (offset >= 0) __builtin_memcpy(args.to + offset, &values, sizeof(values));
     }
   }
+}
+
+template <class T, int kOuts = kMostWinogradOuts>
+constexpr void fill_winograd_transforms(KernelTable<T>& table) {
+  constexpr int kVariant = kOuts - kFewestWinogradOuts;
+  table.winograd_input[kVariant] = winograd_input<T, kOuts>;
+  table.winograd_output[kVariant] = winograd_output<T, kOuts>;
+  table.winograd_weights[kVariant] = winograd_weights<T, winograd_taps(kOuts)>;
+  if constexpr (kVariant > 0) fill_winograd_transforms<T, kOuts - 1>(table);
 }
 
 // Accumulators fill the same registers as those of the GEMM tile: 6 x 4 + 4 + 1 = 29 of 32 with
