@@ -114,9 +114,8 @@ std::unique_ptr<Plan> plan_pointwise(ConvProblem problem);
 std::unique_ptr<Plan> plan_im2col_gemm(ConvProblem problem);
 std::unique_ptr<Plan> plan_reference(ConvProblem problem);
 
-// F(outs x outs, r x r), r = 7 - outs.
-std::unique_ptr<Plan> plan_winograd(ConvProblem problem, int outs);
-std::string winograd_refuses(const ConvProblem& problem, int outs);
-bool winograd_pays(const ConvProblem& problem, int outs);
+std::unique_ptr<Plan> plan_winograd(ConvProblem problem);
+std::string winograd_refuses(const ConvProblem& problem);
+bool winograd_pays(const ConvProblem& problem);
 
 }  // namespace pyconv

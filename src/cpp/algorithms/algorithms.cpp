@@ -14,20 +14,11 @@ bool has_sums(const ConvProblem& problem) {
          most_out_channels(problem) > 0;
 }
 
-template <int kOuts>
-Algorithm winograd(const char* name) {
-  return {name, false, [](const ConvProblem& p) { return winograd_refuses(p, kOuts); },
-          [](const ConvProblem& p) { return winograd_pays(p, kOuts); },
-          [](ConvProblem p) { return plan_winograd(std::move(p), kOuts); }};
-}
-
 }  // namespace
 
 const std::vector<Algorithm>& algorithms() {
   static const std::vector<Algorithm> list = {
-      winograd<4>("winograd_4x4_3x3"),
-      winograd<3>("winograd_3x3_4x4"),
-      winograd<2>("winograd_2x2_5x5"),
+      {"winograd", false, winograd_refuses, winograd_pays, plan_winograd},
       {"grouped", true, grouped_refuses, grouped_pays, plan_grouped},
       {"depthwise", true, depthwise_refuses, depthwise_pays, plan_depthwise},
       {"pointwise", true, pointwise_refuses, pointwise_pays, plan_pointwise},

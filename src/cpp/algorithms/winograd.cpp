@@ -1,16 +1,18 @@
-// Winograd F(m x m, r x r) with m + r = 7: convolution with a third to a quarter of the
-// multiplications.
+// Winograd F(m, r) with m + r = 7, along both axes or along one: convolution with a half to a
+// quarter of the multiplications.
 //
-// A task takes a block of tiles (m x m output pixels each, in row-major order) of one image and
-// group, transforms all its input channels, and goes through its panels of output channels:
+// A task takes a block of tiles (m x m, 1 x m or m x 1 output pixels each, in row-major order) of
+// one image and group, transforms all its input channels, and goes through its panels of output
+// channels:
 //
-//   points [slice][36][channels / lanes][tile][lanes]    weights [panel][36][slice][channel][width]
+//   points [slice][36 or 6][channels / lanes][tile][lanes]
+//   weights [panel][36 or 6][slice][channel][width]
 //
 //                 +-----------------+
 //        channel  |     weights     |  kWinogradDepth channels of one point and panel: L1
 //                 +-----------------+
 //      +-------+  +-----------------+
-//  tile| points|  |      sums       |  [36][tile][width]: L2
+//  tile| points|  |      sums       |  [36 or 6][tile][width]: L2
 //      +-------+  +-----------------+
 //       channel      width: output channels of a panel
 //
@@ -18,14 +20,15 @@
 // while the tiles of a block meet the current ones.
 //
 // Slices are input planes that count like further channels. There is one for each tap of a depth
-// axis, and at stride 2 for each combination of even and odd input rows and columns, which the even
-// and odd rows and columns of the kernel meet at stride 1. Where a part of the kernel is one tap
-// shorter than r, the point at infinity is zero and left out.
+// axis; at stride 2 for each combination of even and odd input rows and columns, which the even and
+// odd rows and columns of the kernel meet at stride 1; and for each part of a kernel with more than
+// r taps. Where a part has less than r taps, the point at infinity is zero and left out.
 //
 // A dilated convolution is as many undilated ones as it has phases: of d x d pixels that are
 // neighbours, each belongs to another one, whose pixels are d apart.
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "algorithms/common.hpp"
 #include "core/padding.hpp"
@@ -35,9 +38,9 @@
 namespace pyconv {
 namespace {
 
-// Tiles per block. Fewer than 14 wait for weights (512 channels on 28 x 28: 240 effective GFLOP/s
-// with 7 tiles, 320 with 14, 383 with 28), more than 28 gain nothing. Points may leave L2, since
-// each element that comes back is used by a whole panel.
+// Points per block, in tiles of 36. Fewer than 14 tiles wait for weights (512 channels on 28 x 28:
+// 240 effective GFLOP/s with 7 tiles, 320 with 14, 383 with 28), more than 28 gain nothing. Points
+// may leave L2, since each element that comes back is used by a whole panel.
 constexpr std::int64_t kMostTiles = 28;
 constexpr std::int64_t kPointsBytes = 5 << 19;  // 2.5 MiB
 
@@ -47,9 +50,29 @@ constexpr std::int64_t kMostDilation = 64;  // its square is the number of phase
 constexpr std::int64_t kMostChannels = 4096;
 
 constexpr std::int64_t kMostStride = 2;
+constexpr std::int64_t kMostParts = 4;  // of an axis
 
-// Taps of one spatial axis, kMostStride or 1 apart, and the input that they meet: every step-th
-// pixel from `first_in` on.
+// How an axis is divided: the outputs of a tile, 1 where it is not transformed, and the parts of
+// its kernel, each of at most `taps`.
+struct Side {
+  int outs;
+  std::int64_t taps;
+  int points;
+  std::int64_t parts;
+};
+
+// How both axes are divided: into the fewest parts, then so that an output pixel takes the fewest
+// products. Weights grow with the parts.
+struct Sides {
+  Side row;
+  Side column;
+
+  std::int64_t parts() const { return row.parts * column.parts; }
+  int points() const { return row.points * column.points; }
+};
+
+// Taps of one spatial axis, a stride apart, and the input that they meet: every step-th pixel from
+// `first_in` on.
 struct WinogradPart {
   WinogradAxis axis;
   std::int64_t first_in;
@@ -61,36 +84,87 @@ struct WinogradPart {
 struct WinogradPhase {
   std::int64_t out_row;
   std::int64_t out_column;
-  WinogradPart rows[kMostStride];
-  WinogradPart columns[kMostStride];
+  WinogradPart rows[kMostParts];
+  WinogradPart columns[kMostParts];
   std::int64_t first_tile;
 
   std::int64_t height() const { return rows[0].axis.out; }
   std::int64_t width() const { return columns[0].axis.out; }
-  std::int64_t tiles(std::int64_t outs) const {
-    return ceil_div(height(), outs) * ceil_div(width(), outs);
+  std::int64_t tiles(const Sides& sides) const {
+    return ceil_div(height(), sides.row.outs) * ceil_div(width(), sides.column.outs);
   }
 };
 
 // From one input pixel of a part to the next. An axis has a stride or a dilation, not both.
 std::int64_t step_of(const Axis& axis) { return axis.stride * axis.dilation; }
 
-void fill_parts(const Axis& axis, std::int64_t out, WinogradPart (&parts)[kMostStride]) {
-  const std::int64_t step = step_of(axis);
-  for (std::int64_t tap = 0; tap < axis.stride; ++tap) {
-    const std::int64_t from = out + tap - axis.pad_before;
-    WinogradPart& part = parts[tap];
-    part.first_in = (from % step + step) % step;
-    part.first_tap = tap;
-    part.taps = ceil_div(axis.kernel - tap, axis.stride);
-    part.axis.in = part.first_in < axis.in ? ceil_div(axis.in - part.first_in, step) : 0;
-    part.axis.out = ceil_div(axis.out - out, axis.dilation);
-    part.axis.pad = (part.first_in - from) / step;
+// Calls visit(first tap, taps) for the parts of a kernel.
+template <class Visit>
+void for_each_part(const Axis& axis, std::int64_t taps, const Visit& visit) {
+  for (std::int64_t first = 0; first < std::min(axis.stride, axis.kernel); ++first) {
+    const std::int64_t count = ceil_div(axis.kernel - first, axis.stride);
+    for (std::int64_t from = 0; from < count; from += taps) {
+      visit(first + from * axis.stride, std::min(taps, count - from));
+    }
   }
 }
 
+// How many points the parts of an axis have together.
+std::int64_t part_points(const Axis& axis, const Side& side) {
+  std::int64_t points = 0;
+  for_each_part(axis, side.taps, [&](std::int64_t, std::int64_t taps) {
+    points += side.points - (taps < side.taps ? 1 : 0);
+  });
+  return points;
+}
+
+Side side_of(const Axis& axis, int outs) {
+  Side side{outs, winograd_taps(outs), winograd_points(outs), 0};
+  for_each_part(axis, side.taps, [&](std::int64_t, std::int64_t) { ++side.parts; });
+  return side;
+}
+
+std::optional<Sides> best_sides(const ConvProblem& problem) {
+  const Axis& height = problem.axes[1];
+  const Axis& width = problem.axes[2];
+  const std::int64_t most_taps = kMostParts * winograd_taps(kFewestWinogradOuts);
+  if (std::max(height.kernel, width.kernel) > most_taps) return std::nullopt;
+  std::optional<Sides> best;
+  double best_products = 0;
+  for (int outs = kFewestWinogradOuts; outs <= kMostWinogradOuts; ++outs) {
+    const Sides sides{side_of(height, height.kernel > 1 ? outs : 1),
+                      side_of(width, width.kernel > 1 ? outs : 1)};
+    if (std::max(sides.row.parts, sides.column.parts) > kMostParts) continue;
+    const auto products =
+        static_cast<double>(part_points(height, sides.row) * part_points(width, sides.column)) /
+        (sides.row.outs * sides.column.outs);
+    if (!best || sides.parts() < best->parts() ||
+        (sides.parts() == best->parts() && products < best_products)) {
+      best = sides;
+      best_products = products;
+    }
+  }
+  return best;
+}
+
+void fill_parts(const Axis& axis, const Side& side, std::int64_t out,
+                WinogradPart (&parts)[kMostParts]) {
+  const std::int64_t step = step_of(axis);
+  WinogradPart* part = parts;
+  for_each_part(axis, side.taps, [&](std::int64_t first, std::int64_t taps) {
+    const std::int64_t from = out + first * axis.dilation - axis.pad_before;
+    part->first_in = (from % step + step) % step;
+    part->first_tap = first;
+    part->taps = taps;
+    part->axis.in = part->first_in < axis.in ? ceil_div(axis.in - part->first_in, step) : 0;
+    part->axis.out = ceil_div(axis.out - out, axis.dilation);
+    part->axis.pad = (part->first_in - from) / step;
+    ++part;
+  });
+}
+
 // The phases that have outputs, at least one.
-std::vector<WinogradPhase> list_phases(const ConvProblem& problem, std::int64_t outs) {
+std::vector<WinogradPhase> list_phases(const ConvProblem& problem, const Sides& sides) {
   const Axis& height = problem.axes[1];
   const Axis& width = problem.axes[2];
   std::vector<WinogradPhase> phases;
@@ -100,10 +174,10 @@ std::vector<WinogradPhase> list_phases(const ConvProblem& problem, std::int64_t 
       WinogradPhase phase{};
       phase.out_row = row;
       phase.out_column = column;
-      fill_parts(height, row, phase.rows);
-      fill_parts(width, column, phase.columns);
+      fill_parts(height, sides.row, row, phase.rows);
+      fill_parts(width, sides.column, column, phase.columns);
       phase.first_tile = tiles;
-      tiles += phase.tiles(outs);
+      tiles += phase.tiles(sides);
       phases.push_back(phase);
     }
   }
@@ -119,33 +193,25 @@ std::int64_t count_tiles(const Axis& axis, std::int64_t outs) {
   return longer * ceil_div(length + 1, outs) + (phases - longer) * ceil_div(length, outs);
 }
 
-// Taps of the longest part of an axis.
-std::int64_t part_taps(const Axis& axis) { return ceil_div(axis.kernel, axis.stride); }
-
 // How many tiles of so many channels a block has at most.
-std::int64_t tiles_per_block(std::int64_t channels, std::size_t element) {
+std::int64_t tiles_per_block(std::int64_t channels, std::int64_t points, std::size_t element) {
   const std::int64_t bytes =
-      std::max<std::int64_t>(1, kWinogradPoints * channels * static_cast<std::int64_t>(element));
-  return std::clamp<std::int64_t>(kPointsBytes / bytes, 1, kMostTiles);
-}
-
-std::string square(std::int64_t size) { return std::to_string(size) + "x" + std::to_string(size); }
-
-std::string winograd_name(int outs) {
-  return "winograd_" + square(outs) + "_" + square(winograd_taps(outs));
+      std::max<std::int64_t>(1, points * channels * static_cast<std::int64_t>(element));
+  return std::clamp<std::int64_t>(kPointsBytes / bytes, 1,
+                                  kMostTiles * kMostWinogradPoints / points);
 }
 
 template <class T>
 class WinogradPlan final : public Plan {
  public:
-  WinogradPlan(ConvProblem problem_in, int outs)
-      : Plan(std::move(problem_in)),
-        table_(kernels<T>()),
-        outs_(outs),
-        variant_(outs - kFewestWinogradOuts) {
+  explicit WinogradPlan(ConvProblem problem_in)
+      : Plan(std::move(problem_in)), table_(kernels<T>()) {
     const ConvProblem& p = problem();
-    phases_ = list_phases(p, outs_);
-    tiles_ = phases_.back().first_tile + phases_.back().tiles(outs_);
+    sides_ = *best_sides(p);
+    points_ = sides_.points();
+    transforms_ = table_.winograd[sides_.row.outs][sides_.column.outs];
+    phases_ = list_phases(p, sides_);
+    tiles_ = phases_.back().first_tile + phases_.back().tiles(sides_);
     list_slices();
     for (const Group& group : p.groups) {
       const std::int64_t vectors = ceil_div(group.out_channels, table_.lanes);
@@ -164,9 +230,8 @@ class WinogradPlan final : public Plan {
     }
   }
 
-  std::string name() const override { return winograd_name(outs_); }
-
-  std::string packing() const override { return name(); }
+  std::string name() const override { return "winograd"; }
+  std::string packing() const override { return "winograd"; }
 
   std::size_t packed_bytes() const override {
     return static_cast<std::size_t>(packed_elements_) * sizeof(T);
@@ -197,11 +262,11 @@ class WinogradPlan final : public Plan {
               const Slice& slice = slices_[n];
               args.rows = slice.rows;
               args.columns = slice.columns;
-              args.offsets = &offsets[n * kWinogradPoints];
+              args.offsets = &offsets[n * static_cast<std::size_t>(points_)];
               for (std::int64_t k = 0; k < channels; ++k) {
                 args.from = gathered + (k * p.taps() + slice.tap) * table_.lanes;
                 args.to = to + (c + k) * width + i;
-                table_.winograd_weights[variant_](args);
+                transforms_.weights(args);
               }
             }
           }
@@ -219,12 +284,13 @@ class WinogradPlan final : public Plan {
   std::string tile() const override {
     const std::int64_t width = table_.winograd_vectors * table_.lanes;
     return std::to_string(table_.winograd_rows[table_.winograd_vectors - 1]) + " tiles of " +
-           square(outs_) + " pixels x " + std::to_string(width) + " channels";
+           std::to_string(sides_.row.outs) + "x" + std::to_string(sides_.column.outs) +
+           " pixels x " + std::to_string(width) + " channels";
   }
 
   std::string reason() const override {
     return std::to_string(multiplications()) + " multiplications in place of " +
-           std::to_string(outs_ * outs_ * problem().taps());
+           std::to_string(sides_.row.outs * sides_.column.outs * problem().taps());
   }
 
   void run(const ConvArrays& arrays, int threads) const override {
@@ -293,14 +359,17 @@ class WinogradPlan final : public Plan {
     const auto& axes = problem().axes;
     const WinogradPhase& phase = phases_.front();
     for (std::int64_t depth = 0; depth < axes[0].kernel; ++depth) {
-      for (std::int64_t row = 0; row < axes[1].stride; ++row) {
-        for (std::int64_t column = 0; column < axes[2].stride; ++column) {
-          slices_.push_back({depth, row, column, phase.rows[row].taps, phase.columns[column].taps,
-                             (depth * axes[1].kernel + row) * axes[2].kernel + column});
+      for (std::int64_t row = 0; row < sides_.row.parts; ++row) {
+        for (std::int64_t column = 0; column < sides_.column.parts; ++column) {
+          const WinogradPart& rows = phase.rows[row];
+          const WinogradPart& columns = phase.columns[column];
+          slices_.push_back(
+              {depth, row, column, rows.taps, columns.taps,
+               (depth * axes[1].kernel + rows.first_tap) * axes[2].kernel + columns.first_tap});
         }
       }
     }
-    for (int point = 0; point < kWinogradPoints; ++point) {
+    for (int point = 0; point < points_; ++point) {
       slices_at_.push_back(std::count_if(slices_.begin(), slices_.end(), [&](const Slice& slice) {
         return has_point(slice, point);
       }));
@@ -309,9 +378,10 @@ class WinogradPlan final : public Plan {
 
   // The point at infinity is the last tap, which a short part lacks.
   bool has_point(const Slice& slice, int point) const {
-    const std::int64_t taps = winograd_taps(outs_);
-    return (point / kWinogradIn < kWinogradIn - 1 || slice.rows == taps) &&
-           (point % kWinogradIn < kWinogradIn - 1 || slice.columns == taps);
+    return (slice.rows == sides_.row.taps ||
+            point / sides_.column.points < sides_.row.points - 1) &&
+           (slice.columns == sides_.column.taps ||
+            point % sides_.column.points < sides_.column.points - 1);
   }
 
   std::int64_t multiplications() const {
@@ -321,13 +391,13 @@ class WinogradPlan final : public Plan {
   // Where a panel's weights of each [slice][point] begin, whose slices take `elements` each; -1
   // for points that a slice lacks.
   std::vector<std::int64_t> point_offsets(std::int64_t elements) const {
-    std::vector<std::int64_t> offsets(slices_.size() * kWinogradPoints, -1);
+    std::vector<std::int64_t> offsets(slices_.size() * static_cast<std::size_t>(points_), -1);
     std::int64_t begin = 0;
-    for (int point = 0; point < kWinogradPoints; ++point) {
+    for (int point = 0; point < points_; ++point) {
       std::int64_t at = begin;
       for (std::size_t n = 0; n < slices_.size(); ++n) {
         if (!has_point(slices_[n], point)) continue;
-        offsets[n * kWinogradPoints + static_cast<std::size_t>(point)] = at;
+        offsets[n * static_cast<std::size_t>(points_) + static_cast<std::size_t>(point)] = at;
         at += elements;
       }
       begin += point_stride(at - begin);
@@ -372,7 +442,7 @@ class WinogradPlan final : public Plan {
   Blocking blocking(int threads) const {
     const std::int64_t tiles = tiles_;
     const std::int64_t fewest =
-        ceil_div(tiles, tiles_per_block(slice_count() * most_channels_, sizeof(T)));
+        ceil_div(tiles, tiles_per_block(slice_count() * most_channels_, points_, sizeof(T)));
     const std::int64_t images = problem().batch *
                                 static_cast<std::int64_t>(problem().groups.size()) *
                                 problem().axes[0].out;
@@ -399,15 +469,16 @@ class WinogradPlan final : public Plan {
     return best;
   }
 
-  // Of a task, in vector operations per lane: both transforms cost about 16 per tile and channel,
-  // and weights come from L3 no faster than 9 tiles can use them.
+  // Of a task, in vector operations per lane: a transform costs about as much as half of its points
+  // in multiply-adds, and weights come from L3 no faster than 9 tiles can use them.
   double task_time(std::int64_t tiles, std::int64_t panels) const {
     const auto in = static_cast<double>(most_channels_);
     const auto out = static_cast<double>(panels * widest_);
     const auto count = static_cast<double>(tiles);
     const auto slices = static_cast<double>(slice_count());
     const auto products = static_cast<double>(multiplications());
-    return 16 * count * (slices * in + out) + products / 16 * std::max(count, 9.0) * in * out;
+    return points_ / 2.0 * count * (slices * in + out) +
+           products / 16 * std::max(count, 9.0) * in * out;
   }
 
   std::int64_t width_of(const Split& panels, std::int64_t panel) const {
@@ -430,9 +501,9 @@ class WinogradPlan final : public Plan {
     const std::int64_t tiles = blocks.tiles.largest();
     Carver carver(base);
     Scratch scratch;
-    scratch.points = carver.take<T>(
-        size(slice_count() * kWinogradPoints * points_stride(most_channels_, tiles)));
-    scratch.sums = carver.take<T>(size(kWinogradPoints * point_stride(widest_ * tiles)));
+    scratch.points =
+        carver.take<T>(size(slice_count() * points_ * points_stride(most_channels_, tiles)));
+    scratch.sums = carver.take<T>(size(points_ * point_stride(widest_ * tiles)));
     scratch.strip = carver.take<T>(size(kWinogradStrip * table_.lanes));
     scratch.bytes = carver.used();
     return scratch;
@@ -447,12 +518,13 @@ class WinogradPlan final : public Plan {
                                   }) -
                  1;
     for (std::int64_t tile = begin; tile < end;) {
-      while (tile >= phase->first_tile + phase->tiles(outs_)) ++phase;
-      const std::int64_t columns = ceil_div(phase->width(), outs_);
+      while (tile >= phase->first_tile + phase->tiles(sides_)) ++phase;
+      const std::int64_t columns = ceil_div(phase->width(), sides_.column.outs);
       const std::int64_t in_phase = tile - phase->first_tile;
       const std::int64_t column = in_phase % columns;
-      const std::int64_t count = std::min(
-          {std::int64_t(std::int64_t(winograd_segment(outs_))), columns - column, end - tile});
+      const std::int64_t count =
+          std::min({std::int64_t(std::int64_t(winograd_segment(sides_.column.outs))),
+                    columns - column, end - tile});
       visit(Segment{*phase, in_phase / columns, column, count}, tile - begin);
       tile += count;
     }
@@ -514,10 +586,10 @@ class WinogradPlan final : public Plan {
           args.tile_column = segment.column;
           args.tiles = segment.tiles;
           args.points = points + tile * table_.lanes;
-          table_.winograd_input[variant_](args);
+          transforms_.input(args);
         });
       }
-      points += kWinogradPoints * args.point_stride;
+      points += points_ * args.point_stride;
     }
   }
 
@@ -528,7 +600,7 @@ class WinogradPlan final : public Plan {
     const std::int64_t from_stride = points_stride(channels, tiles);
     const std::int64_t to_stride = point_stride(tiles * width);
     const Split rows = Split::by_limit(tiles, table_.winograd_rows[vectors - 1]);
-    for (int point = 0; point < kWinogradPoints; ++point) {
+    for (int point = 0; point < points_; ++point) {
       const T* const end =
           weights + point_stride(slices_at_[static_cast<std::size_t>(point)] * channels * width);
       const T* points = scratch.points + point * from_stride;
@@ -554,7 +626,7 @@ class WinogradPlan final : public Plan {
             accumulate = true;
           }
         }
-        points += kWinogradPoints * from_stride;
+        points += points_ * from_stride;
       }
       if (!accumulate) std::fill_n(sums, tiles * width, T(0));
       weights = end;
@@ -577,8 +649,8 @@ class WinogradPlan final : public Plan {
     args.activation = p.activation;
     args.strip = scratch.strip;
     for_each_segment(begin, end, [&](const Segment& segment, std::int64_t tile) {
-      const std::int64_t row = segment.row * outs_;
-      const std::int64_t column = segment.column * outs_;
+      const std::int64_t row = segment.row * sides_.row.outs;
+      const std::int64_t column = segment.column * sides_.column.outs;
       const WinogradPhase& phase = segment.phase;
       const auto offset = [&](const Strides& strides) {
         return task.image * strides.batch + channel * strides.channel +
@@ -587,13 +659,13 @@ class WinogradPlan final : public Plan {
       };
       args.sums = scratch.sums + tile * width;
       args.tiles = segment.tiles;
-      args.rows = std::min<std::int64_t>(outs_, phase.height() - row);
-      args.columns = std::min(segment.tiles * outs_, phase.width() - column);
+      args.rows = std::min<std::int64_t>(sides_.row.outs, phase.height() - row);
+      args.columns = std::min(segment.tiles * sides_.column.outs, phase.width() - column);
       if (arrays.residual) {
         args.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
       }
       args.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
-      table_.winograd_output[variant_](args);
+      transforms_.output(args);
     });
   }
 
@@ -606,8 +678,9 @@ class WinogradPlan final : public Plan {
   }
 
   const KernelTable<T>& table_;
-  int outs_;  // m, rows and columns of a tile's output
-  int variant_;
+  Sides sides_;
+  int points_;  // of a tile
+  WinogradTransforms<T> transforms_;
   std::vector<WinogradPhase> phases_;
   std::vector<Slice> slices_;
   std::vector<std::int64_t> slices_at_;  // per point
@@ -621,17 +694,12 @@ class WinogradPlan final : public Plan {
 
 }  // namespace
 
-std::string winograd_refuses(const ConvProblem& problem, int outs) {
-  if (problem.spatial_rank == 1) return "it has one spatial axis, not two";
-  const std::int64_t taps = winograd_taps(outs);
-  std::int64_t slices = problem.axes[0].kernel;
-  for (const Axis* axis : {&problem.axes[1], &problem.axes[2]}) {
+std::string winograd_refuses(const ConvProblem& problem) {
+  const Axis& height = problem.axes[1];
+  const Axis& width = problem.axes[2];
+  if (height.kernel == 1 && width.kernel == 1) return "the kernel is 1x1";
+  for (const Axis* axis : {&height, &width}) {
     if (axis->stride > kMostStride) return "the stride is neither 1 nor 2";
-    if (part_taps(*axis) != taps) {
-      return "the kernel is not " + square(taps) + ", or at stride 2 " + square(2 * taps - 1) +
-             " or " + square(2 * taps);
-    }
-    slices *= axis->stride;
     if (step_of(*axis) == 1) continue;
     if (axis->stride > 1 && axis->dilation > 1) return "it has a stride and a dilation";
     if (problem.padding_mode != PaddingMode::zeros) {
@@ -641,6 +709,9 @@ std::string winograd_refuses(const ConvProblem& problem, int outs) {
       return "the dilation is more than " + std::to_string(kMostDilation);
     }
   }
+  const std::optional<Sides> sides = best_sides(problem);
+  if (!sides) return "the kernel has too many taps";
+  const std::int64_t slices = problem.axes[0].kernel * sides->parts();
   if (slices > kMostChannels || most_in_channels(problem) * slices > kMostChannels) {
     return "a group has more than " + std::to_string(kMostChannels / slices) + " input channels";
   }
@@ -668,23 +739,23 @@ constexpr std::int64_t kFewestChannels3x3 = 24;
 // benchmarks/crossover.py. A tile costs its products, and two transforms per channel. Weights,
 // which are up to four times those of the layer, are read once per block of tiles: an L2 cache
 // does not hold them, nor, past some 8 MiB, may an L3 cache.
-bool winograd_pays(const ConvProblem& problem, int outs) {
+bool winograd_pays(const ConvProblem& problem) {
   constexpr double kNearByte = 0.03;
   constexpr double kFarByte = 0.2;
   constexpr double kNearBytes = 8 << 20;
   constexpr std::int64_t lanes = 16;
   if (problem.dtype != DataType::float32 || problem.groups.empty()) return false;
+  if (problem.out_pixels() == 0) return false;
   const auto& axes = problem.axes;
-  const std::int64_t slices = axes[0].kernel * axes[1].stride * axes[2].stride;
-  const bool plain = outs == 4 && slices == 1;
-  const double transform = 20 + 4.5 * outs;
-  const std::int64_t tiles = count_tiles(axes[1], outs) * count_tiles(axes[2], outs);
-  const auto products = [&](const Axis& axis) {
-    const bool odd = axis.kernel % axis.stride != 0;
-    return static_cast<double>(kWinogradIn * axis.stride - (odd ? 1 : 0));
-  };
-  const double per_pair =
-      static_cast<double>(axes[0].kernel) * products(axes[1]) * products(axes[2]);
+  const Sides sides = *best_sides(problem);
+  const std::int64_t slices = axes[0].kernel * sides.parts();
+  const bool plain = slices == 1 && sides.row.taps == 3 && sides.column.taps == 3;
+  const std::int64_t products =
+      axes[0].kernel * part_points(axes[1], sides.row) * part_points(axes[2], sides.column);
+  const std::int64_t tiles =
+      axes[0].out * count_tiles(axes[1], sides.row.outs) * count_tiles(axes[2], sides.column.outs);
+  const int outs = std::max(sides.row.outs, sides.column.outs);
+  const double transform = sides.points() > kWinogradIn ? 20 + 4.5 * outs : 4 + outs;
 
   double pairs = 0;     // of input channels and vectors of output channels
   double channels = 0;  // that are transformed
@@ -697,26 +768,28 @@ bool winograd_pays(const ConvProblem& problem, int outs) {
     channels += static_cast<double>(slices * group.in_channels + group.out_channels);
     most = std::max(most, slices * group.in_channels);
   }
-  const std::int64_t block = tiles_per_block(most, sizeof(float));
-  const double bytes = per_pair * pairs * lanes * sizeof(float);
-  const double weights =
+  pairs *= static_cast<double>(products);
+  const double bytes = pairs * lanes * sizeof(float);
+  const double reading =
       kNearByte * std::min(bytes, kNearBytes) + kFarByte * std::max(0.0, bytes - kNearBytes);
-  const double planes = static_cast<double>(axes[0].out);
-  const double winograd =
-      planes * (static_cast<double>(tiles) * (per_pair * pairs + transform * channels) +
-                static_cast<double>(ceil_div(tiles, block)) * weights);
+  const std::int64_t blocks =
+      axes[0].out *
+      ceil_div(tiles / axes[0].out, tiles_per_block(most, sides.points(), sizeof(float)));
+  const double winograd = static_cast<double>(tiles) * (pairs + transform * channels) +
+                          static_cast<double>(blocks) * reading;
+
   double met = 1;
   for (const Axis& axis : axes) met *= met_taps(axis, problem.padding_mode);
-  const double direct =
-      met * pairs * (1.05 + layout_cost(problem) / static_cast<double>(problem.taps()));
+  const double direct = met * pairs / static_cast<double>(products) *
+                        (1.05 + layout_cost(problem) / static_cast<double>(problem.taps()));
   return winograd < 0.97 * direct;
 }
 
-std::unique_ptr<Plan> plan_winograd(ConvProblem problem, int outs) {
+std::unique_ptr<Plan> plan_winograd(ConvProblem problem) {
   if (problem.dtype == DataType::float64) {
-    return std::make_unique<WinogradPlan<double>>(std::move(problem), outs);
+    return std::make_unique<WinogradPlan<double>>(std::move(problem));
   }
-  return std::make_unique<WinogradPlan<float>>(std::move(problem), outs);
+  return std::make_unique<WinogradPlan<float>>(std::move(problem));
 }
 
 }  // namespace pyconv

@@ -433,16 +433,17 @@ struct GroupedArgs {
 template <class T>
 using GroupedTile = void (*)(const GroupedArgs<T>& args);
 
-// Winograd F(m x m, r x r) with m + r - 1 = 6: a tile of 6 x 6 input pixels becomes 36 points,
-// which are multiplied and summed over input channels each by itself, and then become m x m output
-// pixels.
+// Winograd F(m, r) with m + r - 1 = 6, along both axes or along one of them: a tile of 6 x 6, 1 x 6
+// or 6 x 1 input pixels becomes as many points, which are multiplied and summed over input channels
+// each by itself, and then become m x m, 1 x m or m x 1 output pixels.
 inline constexpr int kWinogradIn = 6;
-inline constexpr int kWinogradPoints = kWinogradIn * kWinogradIn;
+inline constexpr int kMostWinogradPoints = kWinogradIn * kWinogradIn;
 inline constexpr int kFewestWinogradOuts = 2;  // m
 inline constexpr int kMostWinogradOuts = 4;
-inline constexpr int kWinogradVariants = kMostWinogradOuts - kFewestWinogradOuts + 1;
 
-constexpr int winograd_taps(int outs) { return kWinogradIn + 1 - outs; }
+// Of an axis with m outputs in a tile; 1 where it is not transformed.
+constexpr int winograd_taps(int outs) { return outs == 1 ? 1 : kWinogradIn + 1 - outs; }
+constexpr int winograd_points(int outs) { return outs == 1 ? 1 : kWinogradIn; }
 
 // In between, pixels are vectors of channels in a strip of kWinogradIn rows: 12 KiB, which stay in
 // L1.
@@ -526,7 +527,7 @@ struct WinogradOutputArgs {
   T* strip;  // scratch: kWinogradStrip vectors
 };
 
-// 36 points of the weights of one input channel and `lanes` output channels, computed in double:
+// Points of the weights of one input channel and `lanes` output channels, computed in double:
 //
 //   to[offsets[p] + lane] from the weights at from[row * row_stride + column * column_stride +
 //   lane]
@@ -541,6 +542,13 @@ struct WinogradWeightsArgs {
   std::int64_t columns;
   const std::int64_t* offsets;
   T* to;
+};
+
+template <class T>
+struct WinogradTransforms {
+  void (*input)(const WinogradInputArgs<T>&);
+  void (*output)(const WinogradOutputArgs<T>&);
+  void (*weights)(const WinogradWeightsArgs<T>&);
 };
 
 template <class T>
@@ -597,10 +605,8 @@ struct KernelTable {
   std::int64_t winograd_rows[kMaxWinogradVectors];  // largest rows, [vectors - 1]
   WinogradTile<T> winograd_tile[kMaxWinogradRows][kMaxWinogradVectors];  // [rows - 1][vectors - 1]
 
-  // [m - kFewestWinogradOuts]
-  void (*winograd_input[kWinogradVariants])(const WinogradInputArgs<T>&);
-  void (*winograd_output[kWinogradVariants])(const WinogradOutputArgs<T>&);
-  void (*winograd_weights[kWinogradVariants])(const WinogradWeightsArgs<T>&);
+  // [m of the rows][m of the columns], where not null
+  WinogradTransforms<T> winograd[kMostWinogradOuts + 1][kMostWinogradOuts + 1];
 
   // Runs `steps` times 2 * lanes * kProbeChains floating-point operations, in registers only.
   void (*fma_probe)(std::int64_t steps, T* sink);

@@ -17,7 +17,8 @@
 // clang-format on
 //
 // For other m and r = 7 - m, B^T is the same; G has a column, and A^T a row, for each power of the
-// points from 0 on, and infinity belongs to the last.
+// points from 0 on, and infinity belongs to the last. Along an axis with a kernel of 1 all three
+// are left out.
 //
 // Every transform is one fixed tree of operations per element, whatever the vector width.
 #pragma once
@@ -113,12 +114,36 @@ static void input_rows(const T* from, std::int64_t row_stride, std::int64_t colu
   }
 }
 
-template <int kOuts, class T>
+// B^T d along one axis, for tiles `tile_stride` apart.
+template <class T>
+static void input_lines(const T* from, std::int64_t stride, std::int64_t tile_stride,
+                        std::int64_t tiles, T* points, std::int64_t point_stride) {
+  using V = Vec<T>;
+  for (std::int64_t tile = 0; tile < tiles; ++tile, from += tile_stride, points += V::lanes) {
+    V d[kWinogradIn];
+    V v[kWinogradIn];
+#pragma GCC unroll 6
+    for (int i = 0; i < kWinogradIn; ++i) d[i] = V::load(from + i * stride);
+    input_pair<0>(d, v[0], v[5]);
+    input_pair<1>(d, v[1], v[2]);
+    input_pair<3>(d, v[3], v[4]);
+#pragma GCC unroll 6
+    for (int i = 0; i < kWinogradIn; ++i) v[i].store(points + i * point_stride);
+  }
+}
+
+template <int kRowOuts, int kColumnOuts, class T>
 static void input_tiles(const T* from, std::int64_t row_stride, std::int64_t column_stride,
                         std::int64_t tiles, T* points, std::int64_t point_stride) {
-  input_rows<kOuts, 0>(from, row_stride, column_stride, tiles, points, point_stride);
-  input_rows<kOuts, 1>(from, row_stride, column_stride, tiles, points, point_stride);
-  input_rows<kOuts, 3>(from, row_stride, column_stride, tiles, points, point_stride);
+  if constexpr (kRowOuts == 1) {
+    input_lines(from, column_stride, kColumnOuts * column_stride, tiles, points, point_stride);
+  } else if constexpr (kColumnOuts == 1) {
+    input_lines(from, row_stride, column_stride, tiles, points, point_stride);
+  } else {
+    input_rows<kColumnOuts, 0>(from, row_stride, column_stride, tiles, points, point_stride);
+    input_rows<kColumnOuts, 1>(from, row_stride, column_stride, tiles, points, point_stride);
+    input_rows<kColumnOuts, 3>(from, row_stride, column_stride, tiles, points, point_stride);
+  }
 }
 
 // The index of the input under `position`, or -1 where zeros stand: in zero padding, and past the
@@ -203,21 +228,23 @@ static void gather_row(const WinogradInputArgs<T>& args, const T* row, int chann
   for (std::int64_t i = last; i < columns; ++i) gather(i);
 }
 
-template <class T, int kOuts>
+template <class T, int kRowOuts, int kColumnOuts>
 void winograd_input(const WinogradInputArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t strip_row = kWinogradStripRow * V::lanes;
-  const std::int64_t top = args.tile_row * kOuts - args.height.pad;
-  const std::int64_t left = args.tile_column * kOuts - args.width.pad;
+  constexpr int kRows = winograd_points(kRowOuts);
+  const std::int64_t top = args.tile_row * kRowOuts - args.height.pad;
+  const std::int64_t left = args.tile_column * kColumnOuts - args.width.pad;
 
   // Tiles [inside_begin, inside_end) can be read where they stand: channels are lanes there, and no
   // pixel lies outside.
   std::int64_t inside_begin = 0;
   std::int64_t inside_end = 0;
-  if (args.strides.channel == 1 && top >= 0 && top + kWinogradIn <= args.height.in) {
-    while (inside_begin < args.tiles && left + inside_begin * kOuts < 0) ++inside_begin;
+  if (args.strides.channel == 1 && top >= 0 && top + kRows <= args.height.in) {
+    while (inside_begin < args.tiles && left + inside_begin * kColumnOuts < 0) ++inside_begin;
     inside_end = inside_begin;
-    while (inside_end < args.tiles && left + inside_end * kOuts + kWinogradIn <= args.width.in) {
+    while (inside_end < args.tiles &&
+           left + inside_end * kColumnOuts + winograd_points(kColumnOuts) <= args.width.in) {
       ++inside_end;
     }
   }
@@ -229,69 +256,86 @@ void winograd_input(const WinogradInputArgs<T>& args) {
     T* points = args.points + c * args.tiles_in_block;
     const auto through_strip = [&](std::int64_t begin, std::int64_t end) {
       if (begin >= end) return;
-      for (int i = 0; i < kWinogradIn; ++i) {
-        const std::int64_t row = winograd_index<kOuts>(args.height, top + i, args.padding_mode);
-        gather_row<kOuts>(args, row < 0 ? nullptr : image + row * args.strides.axis[1], channels,
-                          left + begin * kOuts, (end - begin) * kOuts + winograd_taps(kOuts) - 1,
-                          args.strip + i * strip_row);
+      for (int i = 0; i < kRows; ++i) {
+        const std::int64_t row = winograd_index<kRowOuts>(args.height, top + i, args.padding_mode);
+        gather_row<kColumnOuts>(args, row < 0 ? nullptr : image + row * args.strides.axis[1],
+                                channels, left + begin * kColumnOuts,
+                                (end - begin) * kColumnOuts + winograd_taps(kColumnOuts) - 1,
+                                args.strip + i * strip_row);
       }
-      input_tiles<kOuts>(args.strip, strip_row, V::lanes, end - begin, points + begin * V::lanes,
-                         args.point_stride);
+      input_tiles<kRowOuts, kColumnOuts>(args.strip, strip_row, V::lanes, end - begin,
+                                         points + begin * V::lanes, args.point_stride);
     };
     if (channels < V::lanes || inside_begin == inside_end) {
       through_strip(0, args.tiles);
       continue;
     }
     through_strip(0, inside_begin);
-    const T* from =
-        image + top * args.strides.axis[1] + (left + inside_begin * kOuts) * args.strides.axis[2];
-    input_tiles<kOuts>(from, args.strides.axis[1], args.strides.axis[2], inside_end - inside_begin,
-                       points + inside_begin * V::lanes, args.point_stride);
+    const T* from = image + top * args.strides.axis[1] +
+                    (left + inside_begin * kColumnOuts) * args.strides.axis[2];
+    input_tiles<kRowOuts, kColumnOuts>(from, args.strides.axis[1], args.strides.axis[2],
+                                       inside_end - inside_begin, points + inside_begin * V::lanes,
+                                       args.point_stride);
     through_strip(inside_end, args.tiles);
   }
 }
 
 // One output tile of one vector of channels; `to` has rows of `row_stride`, pixels are vectors.
-template <int kOuts, class T>
+template <int kRowOuts, int kColumnOuts, class T>
 static inline void output_tile(const T* sums, std::int64_t point_stride, T* to,
                                std::int64_t row_stride) {
   using V = Vec<T>;
-  V t[kOuts][kWinogradIn];
+  const auto load = [&](int point, int step, V(&m)[kWinogradIn]) {
 #pragma GCC unroll 6
-  for (int j = 0; j < kWinogradIn; ++j) {
-    V m[kWinogradIn];
-    V y[kOuts];
+    for (int i = 0; i < kWinogradIn; ++i) m[i] = V::load(sums + (point + i * step) * point_stride);
+  };
+  V m[kWinogradIn];
+  if constexpr (kRowOuts == 1) {
+    V y[kColumnOuts];
+    load(0, 1, m);
+    output_column<kColumnOuts>(m, y);
+#pragma GCC unroll 4
+    for (int j = 0; j < kColumnOuts; ++j) y[j].store(to + j * V::lanes);
+  } else if constexpr (kColumnOuts == 1) {
+    V y[kRowOuts];
+    load(0, 1, m);
+    output_column<kRowOuts>(m, y);
+#pragma GCC unroll 4
+    for (int i = 0; i < kRowOuts; ++i) y[i].store(to + i * row_stride);
+  } else {
+    V t[kRowOuts][kWinogradIn];
 #pragma GCC unroll 6
-    for (int i = 0; i < kWinogradIn; ++i) {
-      m[i] = V::load(sums + (i * kWinogradIn + j) * point_stride);
+    for (int j = 0; j < kWinogradIn; ++j) {
+      V y[kRowOuts];
+      load(j, kWinogradIn, m);
+      output_column<kRowOuts>(m, y);
+#pragma GCC unroll 4
+      for (int i = 0; i < kRowOuts; ++i) t[i][j] = y[i];
     }
-    output_column<kOuts>(m, y);
-#pragma GCC unroll 5
-    for (int i = 0; i < kOuts; ++i) t[i][j] = y[i];
-  }
-#pragma GCC unroll 5
-  for (int i = 0; i < kOuts; ++i) {
-    V y[kOuts];
-    output_column<kOuts>(t[i], y);
-#pragma GCC unroll 5
-    for (int j = 0; j < kOuts; ++j) y[j].store(to + i * row_stride + j * V::lanes);
+#pragma GCC unroll 4
+    for (int i = 0; i < kRowOuts; ++i) {
+      V y[kColumnOuts];
+      output_column<kColumnOuts>(t[i], y);
+#pragma GCC unroll 4
+      for (int j = 0; j < kColumnOuts; ++j) y[j].store(to + i * row_stride + j * V::lanes);
+    }
   }
 }
 
-template <class T, int kOuts>
+template <class T, int kRowOuts, int kColumnOuts>
 void winograd_output(const WinogradOutputArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t strip_row = kWinogradStripRow * V::lanes;
   constexpr std::int64_t turned_row = kWinogradStripRow;
   const bool channels_are_columns = args.out_strides.channel == 1;
-  T* turned = args.strip + kOuts * strip_row;  // [channel][pixel]
+  T* turned = args.strip + kRowOuts * strip_row;  // [channel][pixel]
 
   for (std::int64_t c = 0; c < args.channels; c += V::lanes) {
     const std::int64_t rest = args.channels - c;
     const std::int64_t channels = rest < V::lanes ? rest : V::lanes;
     for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
-      output_tile<kOuts>(args.sums + tile * args.width + c, args.point_stride,
-                         args.strip + tile * kOuts * V::lanes, strip_row);
+      output_tile<kRowOuts, kColumnOuts>(args.sums + tile * args.width + c, args.point_stride,
+                                         args.strip + tile * kColumnOuts * V::lanes, strip_row);
     }
     EpilogueArgs<T> epilogue_args{};
     epilogue_args.bias = args.bias ? args.bias + c : nullptr;
@@ -337,24 +381,29 @@ void winograd_output(const WinogradOutputArgs<T>& args) {
   }
 }
 
-template <class T, int kTaps>
+template <class T, int kRowTaps, int kColumnTaps>
 void winograd_weights(const WinogradWeightsArgs<T>& args) {
   constexpr int lanes = Vec<T>::lanes;
+  constexpr int kMostTaps = winograd_taps(kFewestWinogradOuts);
+  constexpr int kRows = kRowTaps == 1 ? 1 : kWinogradIn;
+  constexpr int kColumns = kColumnTaps == 1 ? 1 : kWinogradIn;
   typedef T Values __attribute__((vector_size(lanes * sizeof(T))));
   typedef double Doubles __attribute__((vector_size(lanes * sizeof(double))));
-  // G g for each lane, from kTaps rows to six.
-  const auto transform = [](const Doubles(&g)[kTaps], Doubles(&rows)[kWinogradIn]) {
+  // G g for each lane, from so many taps to six points; one tap stays what it is.
+  const auto transform = [](int taps, const Doubles(&g)[kMostTaps], Doubles(&to)[kWinogradIn]) {
+    to[0] = g[0];
+    if (taps == 1) return;
     constexpr double third = 1.0 / 3.0;
     // Even and odd powers of the points of a square, by Horner's rule.
     const auto powers = [&](double square, Doubles& even, Doubles& odd) {
-      constexpr int kLastEven = (kTaps - 1) / 2 * 2;
-      constexpr int kLastOdd = kTaps / 2 * 2 - 1;
-      even = g[kLastEven];
-      odd = g[kLastOdd];
+      const int last_even = (taps - 1) / 2 * 2;
+      const int last_odd = taps / 2 * 2 - 1;
+      even = g[last_even];
+      odd = g[last_odd];
 #pragma GCC unroll 3
-      for (int k = kLastEven - 2; k >= 0; k -= 2) even = g[k] + square * even;
+      for (int k = last_even - 2; k >= 0; k -= 2) even = g[k] + square * even;
 #pragma GCC unroll 3
-      for (int k = kLastOdd - 2; k >= 1; k -= 2) odd = g[k] + square * odd;
+      for (int k = last_odd - 2; k >= 1; k -= 2) odd = g[k] + square * odd;
     };
     Doubles even_a;
     Doubles odd_a;
@@ -366,19 +415,18 @@ void winograd_weights(const WinogradWeightsArgs<T>& args) {
     odd_a *= -2 * third * kPointA;
     even_b *= third / 2;
     odd_b *= third / 2 * kPointB;
-    rows[0] = g[0];
-    rows[1] = even_a + odd_a;
-    rows[2] = even_a - odd_a;
-    rows[3] = even_b + odd_b;
-    rows[4] = even_b - odd_b;
-    rows[5] = g[kTaps - 1];
+    to[1] = even_a + odd_a;
+    to[2] = even_a - odd_a;
+    to[3] = even_b + odd_b;
+    to[4] = even_b - odd_b;
+    to[5] = g[taps - 1];
   };
-  Doubles columns[kTaps][kWinogradIn];  // G g
+  Doubles columns[kColumnTaps][kWinogradIn];  // G g
 #pragma GCC unroll 5
-  for (int j = 0; j < kTaps; ++j) {
-    Doubles g[kTaps];
+  for (int j = 0; j < kColumnTaps; ++j) {
+    Doubles g[kMostTaps];
 #pragma GCC unroll 5
-    for (int i = 0; i < kTaps; ++i) {
+    for (int i = 0; i < kRowTaps; ++i) {
       Values values = {};
       if (i < args.rows && j < args.columns) {
         __builtin_memcpy(&values, args.from + i * args.row_stride + j * args.column_stride,
@@ -386,31 +434,36 @@ void winograd_weights(const WinogradWeightsArgs<T>& args) {
       }
       g[i] = __builtin_convertvector(values, Doubles);
     }
-    transform(g, columns[j]);
+    transform(kRowTaps, g, columns[j]);
   }
 #pragma GCC unroll 6
-  for (int i = 0; i < kWinogradIn; ++i) {
-    Doubles row[kTaps];
+  for (int i = 0; i < kRows; ++i) {
+    Doubles row[kMostTaps];
 #pragma GCC unroll 5
-    for (int j = 0; j < kTaps; ++j) row[j] = columns[j][i];
+    for (int j = 0; j < kColumnTaps; ++j) row[j] = columns[j][i];
     Doubles points[kWinogradIn];  // a row of G g G^T
-    transform(row, points);
+    transform(kColumnTaps, row, points);
 #pragma GCC unroll 6
-    for (int j = 0; j < kWinogradIn; ++j) {
-      const std::int64_t offset = args.offsets[i * kWinogradIn + j];
+    for (int j = 0; j < kColumns; ++j) {
+      const std::int64_t offset = args.offsets[i * kColumns + j];
       const Values values = __builtin_convertvector(points[j], Values);
       if (offset >= 0) __builtin_memcpy(args.to + offset, &values, sizeof(values));
     }
   }
 }
 
+template <class T, int kRowOuts, int kColumnOuts>
+constexpr WinogradTransforms<T> winograd_transforms() {
+  return {winograd_input<T, kRowOuts, kColumnOuts>, winograd_output<T, kRowOuts, kColumnOuts>,
+          winograd_weights<T, winograd_taps(kRowOuts), winograd_taps(kColumnOuts)>};
+}
+
 template <class T, int kOuts = kMostWinogradOuts>
 constexpr void fill_winograd_transforms(KernelTable<T>& table) {
-  constexpr int kVariant = kOuts - kFewestWinogradOuts;
-  table.winograd_input[kVariant] = winograd_input<T, kOuts>;
-  table.winograd_output[kVariant] = winograd_output<T, kOuts>;
-  table.winograd_weights[kVariant] = winograd_weights<T, winograd_taps(kOuts)>;
-  if constexpr (kVariant > 0) fill_winograd_transforms<T, kOuts - 1>(table);
+  table.winograd[kOuts][kOuts] = winograd_transforms<T, kOuts, kOuts>();
+  table.winograd[1][kOuts] = winograd_transforms<T, 1, kOuts>();
+  table.winograd[kOuts][1] = winograd_transforms<T, kOuts, 1>();
+  if constexpr (kOuts > kFewestWinogradOuts) fill_winograd_transforms<T, kOuts - 1>(table);
 }
 
 // Accumulators fill the same registers as those of the GEMM tile: 6 x 4 + 4 + 1 = 29 of 32 with
