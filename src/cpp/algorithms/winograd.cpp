@@ -49,6 +49,9 @@ constexpr std::int64_t kMostDilation = 64;  // its square is the number of phase
 // Of a group, times the slices: 576 KiB of points per tile in float32.
 constexpr std::int64_t kMostChannels = 4096;
 
+// Of a group: a plan lists the panels of them.
+constexpr std::int64_t kMostOutChannels = 1 << 20;
+
 constexpr std::int64_t kMostStride = 2;
 constexpr std::int64_t kMostParts = 4;  // of an axis
 
@@ -75,6 +78,7 @@ struct Sides {
 // `first_in` on.
 struct WinogradPart {
   WinogradAxis axis;
+  std::int64_t out;
   std::int64_t first_in;
   std::int64_t first_tap;
   std::int64_t taps;
@@ -88,8 +92,8 @@ struct WinogradPhase {
   WinogradPart columns[kMostParts];
   std::int64_t first_tile;
 
-  std::int64_t height() const { return rows[0].axis.out; }
-  std::int64_t width() const { return columns[0].axis.out; }
+  std::int64_t height() const { return rows[0].out; }
+  std::int64_t width() const { return columns[0].out; }
   std::int64_t tiles(const Sides& sides) const {
     return ceil_div(height(), sides.row.outs) * ceil_div(width(), sides.column.outs);
   }
@@ -157,8 +161,9 @@ void fill_parts(const Axis& axis, const Side& side, std::int64_t out,
     part->first_tap = first;
     part->taps = taps;
     part->axis.in = part->first_in < axis.in ? ceil_div(axis.in - part->first_in, step) : 0;
-    part->axis.out = ceil_div(axis.out - out, axis.dilation);
+    part->out = ceil_div(axis.out - out, axis.dilation);
     part->axis.pad = (part->first_in - from) / step;
+    part->axis.end = part->out + taps - 1 - part->axis.pad;
     ++part;
   });
 }
@@ -695,6 +700,9 @@ class WinogradPlan final : public Plan {
 }  // namespace
 
 std::string winograd_refuses(const ConvProblem& problem) {
+  if (most_out_channels(problem) > kMostOutChannels) {
+    return "a group has over " + std::to_string(kMostOutChannels) + " output channels";
+  }
   const Axis& height = problem.axes[1];
   const Axis& width = problem.axes[2];
   if (height.kernel == 1 && width.kernel == 1) return "the kernel is 1x1";
@@ -731,9 +739,10 @@ double met_taps(const Axis& axis, PaddingMode mode) {
 
 // The errors of fewer input channels are not always within 4 times those of direct float32: with
 // 3x3 kernels 16 channels with spikes have 4.3 with one seed of eight, 24 channels at most 3.6.
-// Short chains help kernels that have more taps.
+// Short chains help kernels that have more taps; those of 2 taps have up to 5.7.
 constexpr std::int64_t kFewestChannels = 16;
 constexpr std::int64_t kFewestChannels3x3 = 24;
+constexpr std::int64_t kFewestChannelsLine = 32;  // for speed
 
 // Compares multiply-add instructions of 16 lanes in float32, by a model that was fitted to
 // benchmarks/crossover.py. A tile costs its products, and two transforms per channel. Weights,
@@ -747,22 +756,28 @@ bool winograd_pays(const ConvProblem& problem) {
   if (problem.dtype != DataType::float32 || problem.groups.empty()) return false;
   if (problem.out_pixels() == 0) return false;
   const auto& axes = problem.axes;
+  for (const Axis* axis : {&axes[1], &axes[2]}) {
+    if (axis->kernel == 2 && axis->stride == 1) return false;
+  }
   const Sides sides = *best_sides(problem);
+  const bool small = axes[0].kernel == 1 && axes[1].kernel == 3 && axes[2].kernel == 3;
+  const bool line = sides.points() == kWinogradIn;
+  const std::int64_t fewest = small  ? kFewestChannels3x3
+                              : line ? kFewestChannelsLine
+                                     : kFewestChannels;
   const std::int64_t slices = axes[0].kernel * sides.parts();
-  const bool plain = slices == 1 && sides.row.taps == 3 && sides.column.taps == 3;
   const std::int64_t products =
       axes[0].kernel * part_points(axes[1], sides.row) * part_points(axes[2], sides.column);
   const std::int64_t tiles =
       axes[0].out * count_tiles(axes[1], sides.row.outs) * count_tiles(axes[2], sides.column.outs);
   const int outs = std::max(sides.row.outs, sides.column.outs);
-  const double transform = sides.points() > kWinogradIn ? 20 + 4.5 * outs : 4 + outs;
+  const double transform = line ? 5 + outs : 20 + 4.5 * outs;
 
   double pairs = 0;     // of input channels and vectors of output channels
   double channels = 0;  // that are transformed
   std::int64_t most = 0;
   for (const Group& group : problem.groups) {
-    if (group.in_channels < (plain ? kFewestChannels3x3 : kFewestChannels)) return false;
-    if (group.out_channels < lanes) return false;
+    if (group.in_channels < fewest || group.out_channels < lanes) return false;
     const std::int64_t vectors = ceil_div(group.out_channels, lanes);
     pairs += static_cast<double>(group.in_channels * vectors);
     channels += static_cast<double>(slices * group.in_channels + group.out_channels);

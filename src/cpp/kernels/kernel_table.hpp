@@ -481,8 +481,8 @@ using WinogradTile = void (*)(std::int64_t depth, const T* a, std::int64_t a_blo
 // One spatial axis of the input: output o of tile t meets the input at m * t + o + tap - pad.
 struct WinogradAxis {
   std::int64_t in;
-  std::int64_t out;
   std::int64_t pad;
+  std::int64_t end;  // of the positions, counted from the input's first, that outputs look at
 };
 
 // Transforms the input of `tiles` neighbouring tiles of one tile row, all channels of a group:

@@ -146,14 +146,17 @@ static void input_tiles(const T* from, std::int64_t row_stride, std::int64_t col
   }
 }
 
-// The index of the input under `position`, or -1 where zeros stand: in zero padding, and past the
-// padded input, where only outputs that do not exist look.
-template <int kOuts>
+// The index of the input under `position`, or -1 where zeros stand: in zero padding, and where only
+// outputs and taps that do not exist look.
 static inline std::int64_t winograd_index(const WinogradAxis& axis, std::int64_t position,
                                           PaddingMode mode) {
-  return position < axis.out + winograd_taps(kOuts) - 1 - axis.pad
-             ? padded_index(position, axis.in, mode)
-             : -1;
+  return position < axis.end ? padded_index(position, axis.in, mode) : -1;
+}
+
+// Where outputs stop looking at the input: what lies behind counts as zeros, for the same bits by
+// any way that pixels are read.
+static inline std::int64_t seen(const WinogradAxis& axis) {
+  return axis.end < axis.in ? axis.end : axis.in;
 }
 
 // Pixels further apart are loaded one by one: keeps offsets of a gather within 32 bits.
@@ -161,7 +164,7 @@ static constexpr std::int64_t kWidestGather = 1 << 20;
 
 // One input row of a strip: `columns` pixels from position `begin`, each one vector of `channels`
 // channels. `row` is null where zeros stand.
-template <int kOuts, class T>
+template <class T>
 static void gather_row(const WinogradInputArgs<T>& args, const T* row, int channels,
                        std::int64_t begin, std::int64_t columns, T* to) {
   using V = Vec<T>;
@@ -171,12 +174,12 @@ static void gather_row(const WinogradInputArgs<T>& args, const T* row, int chann
   std::int64_t last = 0;
   if (row != nullptr) {
     first = begin < 0 ? (-begin < columns ? -begin : columns) : 0;
-    last = args.width.in - begin;
+    last = seen(args.width) - begin;
     last = last < columns ? last : columns;
     last = last > first ? last : first;
   }
   const auto gather = [&](std::int64_t i) {
-    const std::int64_t index = winograd_index<kOuts>(args.width, begin + i, args.padding_mode);
+    const std::int64_t index = winograd_index(args.width, begin + i, args.padding_mode);
     const V v = row == nullptr || index < 0
                     ? V::zero()
                     : load_lanes(row + index * pixel_stride, channel_stride, channels);
@@ -240,11 +243,11 @@ void winograd_input(const WinogradInputArgs<T>& args) {
   // pixel lies outside.
   std::int64_t inside_begin = 0;
   std::int64_t inside_end = 0;
-  if (args.strides.channel == 1 && top >= 0 && top + kRows <= args.height.in) {
+  if (args.strides.channel == 1 && top >= 0 && top + kRows <= seen(args.height)) {
     while (inside_begin < args.tiles && left + inside_begin * kColumnOuts < 0) ++inside_begin;
     inside_end = inside_begin;
     while (inside_end < args.tiles &&
-           left + inside_end * kColumnOuts + winograd_points(kColumnOuts) <= args.width.in) {
+           left + inside_end * kColumnOuts + winograd_points(kColumnOuts) <= seen(args.width)) {
       ++inside_end;
     }
   }
@@ -257,11 +260,11 @@ void winograd_input(const WinogradInputArgs<T>& args) {
     const auto through_strip = [&](std::int64_t begin, std::int64_t end) {
       if (begin >= end) return;
       for (int i = 0; i < kRows; ++i) {
-        const std::int64_t row = winograd_index<kRowOuts>(args.height, top + i, args.padding_mode);
-        gather_row<kColumnOuts>(args, row < 0 ? nullptr : image + row * args.strides.axis[1],
-                                channels, left + begin * kColumnOuts,
-                                (end - begin) * kColumnOuts + winograd_taps(kColumnOuts) - 1,
-                                args.strip + i * strip_row);
+        const std::int64_t row = winograd_index(args.height, top + i, args.padding_mode);
+        gather_row(args, row < 0 ? nullptr : image + row * args.strides.axis[1], channels,
+                   left + begin * kColumnOuts,
+                   (end - begin) * kColumnOuts + winograd_taps(kColumnOuts) - 1,
+                   args.strip + i * strip_row);
       }
       input_tiles<kRowOuts, kColumnOuts>(args.strip, strip_row, V::lanes, end - begin,
                                          points + begin * V::lanes, args.point_stride);
