@@ -224,7 +224,7 @@ def repeat(number):
         {what.replace(" ", "_")}()
     large(wide, num_threads=4)
 
-number = {dict(calls=20000, layers=3000, shapes=3000).get(what, 5000)}
+number = {dict(calls=250_000, layers=10_000, shapes=3000).get(what, 5000)}
 repeat(number // 4)
 before = used()
 repeat(number)
@@ -232,6 +232,6 @@ after = used()
 print(after[0] - before[0], after[1] - before[1])
 """
     grown, blocks = map(int, run_script(script).split())
-    # A leak of 16 bytes or one object a call would show.
+    # Of a million calls or ten thousand layers: a leak of a byte in ten calls would show.
     assert grown < 2**15
     assert blocks < 500
