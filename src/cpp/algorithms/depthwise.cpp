@@ -104,13 +104,14 @@ std::string depthwise_refuses(const ConvProblem& problem) {
     if (group.in_channels != 1) return "groups must have one input channel each";
   }
   const auto& [depth, height, width] = problem.axes;
+  const std::int64_t reach = (width.kernel - 1) * width.dilation / width.stride;
   // In floating point: the product may exceed 63 bits.
   const double rows = static_cast<double>(depth.kernel) *
                       (static_cast<double>((height.kernel - 1) * height.dilation) + 1);
   const double columns =
       static_cast<double>(std::min(width.kernel, width.stride)) *
       (static_cast<double>(std::min(width.out, depthwise_block_columns(problem))) +
-       static_cast<double>((width.kernel - 1) * width.dilation / width.stride));
+       static_cast<double>(reach));
   if (rows * columns > kMostCopied) return "the rows under one window must fit the cache";
   return {};
 }

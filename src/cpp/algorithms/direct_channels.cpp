@@ -637,7 +637,7 @@ std::string direct_channels_refuses(const ConvProblem& p) {
   std::int64_t elements = kFewestColumns;
   const Axis& width = p.axes[2];
   if (p.taps() > kMostTaps || width.kernel > kMostTaps) return "the kernel has over 1024 taps";
-  const std::string large = "the input under a few output pixels takes more than 2 MiB";
+  const char* const large = "the input under a few output pixels takes more than 2 MiB";
   for (const Axis& axis : p.axes) {
     if (axis.kernel > kMostTaps || axis.stride > kMost || axis.dilation > kMost) return large;
   }

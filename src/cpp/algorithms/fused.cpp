@@ -187,9 +187,10 @@ std::int64_t FusedPlan::choose_rows() const {
   }
   if (most == out) return out;
   const auto fitting = [most](const auto& units) {
-    const auto* unit = std::find_if(std::begin(units), std::end(units),
-                                    [most](std::int64_t rows) { return rows <= most; });
-    return most / *unit * *unit;
+    for (const std::int64_t unit : units) {
+      if (unit <= most) return most / unit * unit;
+    }
+    return most;
   };
   return channels_inside_ ? fitting(kRowsWhereChannelsAreLanes) : fitting(kRowsWherePixelsAreLanes);
 }

@@ -549,7 +549,7 @@ std::string grouped_refuses(const ConvProblem& p) {
   if (most_in_channels(p) > kChannelBlock) return "a group has over 16 input channels";
   if (most_out_channels(p) > kMostOutChannels) return "a group has over 65536 output channels";
   if (p.taps() > kMostTaps || p.axes[2].kernel > kMostTaps) return "the kernel has over 1024 taps";
-  const std::string large = "the input under a few output pixels takes more than 2 MiB";
+  const char* const large = "the input under a few output pixels takes more than 2 MiB";
   for (const Axis& axis : p.axes) {
     if (axis.kernel > kMostTaps || axis.stride > kMostCopyBytes || axis.dilation > kMostCopyBytes) {
       return large;

@@ -238,6 +238,7 @@ std::unique_ptr<FusedPlan> new_fused_plan(const std::vector<const Plan*>& plans,
     throw std::logic_error("a fused plan has one to three stages");
   }
   std::vector<ConvProblem> problems;
+  problems.reserve(plans.size());
   for (const Plan* plan : plans) problems.push_back(plan->problem());
   return std::make_unique<FusedPlan>(std::move(problems), algorithm);
 }

@@ -20,9 +20,9 @@ constexpr int plane_rows(int size, int stride, int vectors) {
 // load, and stored.
 template <class T>
 struct PlaneVector {
-  std::int64_t column;
   typename Vec<T>::Mask load[5];
   typename Vec<T>::Mask store;
+  std::int64_t column;
   bool next;  // whether the element after two vectors lies inside
 };
 

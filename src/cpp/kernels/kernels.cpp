@@ -18,7 +18,7 @@
 namespace pyconv::PYCONV_ISA {
 
 template <class T>
-constexpr KernelTable<T> make_table() {
+constexpr KernelTable<T> make_table() noexcept {
   KernelTable<T> table{};
   table.lanes = Vec<T>::lanes;
   table.tile_rows = Tile<T>::rows;
