@@ -46,6 +46,13 @@ def handler(number: int, function: Callable[..., Any]) -> Iterator[None]:
         signal.signal(number, before)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Raise KeyboardInterrupt also where the shell ignores Ctrl-C, as for background jobs."""
+    with handler(signal.SIGINT, signal.default_int_handler):
+        yield
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_ends_a_call(algorithm: str, threads: int) -> None:
     problem = endless(algorithm)
