@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -90,18 +90,20 @@ class PyConv:
 
     def prepare(self, layer: Layer, x: Array, weight: Array, bias: Array, threads: int) -> Runner:
         """Return the call of a layer or a function of the right rank."""
-        geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        options: Any = dict(data_format=self._data_format, algorithm=self._algorithm)
-        conv: Callable[..., Array]
+        arguments: Any = dict(
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            groups=layer.groups,
+            data_format=self._data_format,
+            algorithm=self._algorithm,
+        )
         if self._functions:
-            function = (pyconv.conv1d, pyconv.conv2d, pyconv.conv3d)[layer.rank - 1]
-
-            def conv(x: Array, **arguments: Any) -> Array:
-                return function(x, weight, bias, *geometry, **options, **arguments)
-
+            function: Any = (pyconv.conv1d, pyconv.conv2d, pyconv.conv3d)[layer.rank - 1]
+            conv = partial(function, weight=weight, bias=bias, **arguments)
         else:
-            layer_class = (pyconv.Conv1d, pyconv.Conv2d, pyconv.Conv3d)[layer.rank - 1]
-            conv = layer_class.from_weights(weight, bias, *geometry, **options)
+            layer_class: Any = (pyconv.Conv1d, pyconv.Conv2d, pyconv.Conv3d)[layer.rank - 1]
+            conv = layer_class.from_weights(weight, bias, **arguments)
         axes = tuple(range(x.ndim))
         if self._data_format == "channels_last":
             x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
