@@ -222,6 +222,9 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const bool square = height.kernel == width.kernel && height.stride == width.stride;
     const bool undilated = height.dilation == 1 && width.dilation == 1;
     if (!square || !undilated || problem().padding_mode != PaddingMode::zeros) return nullptr;
+    // It looks for padding under the first and the last row of outputs of a tile alone.
+    const std::int64_t last = (height.out - 1) * height.stride - height.pad_before;
+    if (height.pad_before > height.kernel || last > height.in) return nullptr;
     DepthwisePlaneShape shape;
     if (width.kernel == 3 && width.stride == 1) {
       shape = DepthwisePlaneShape::k3;
