@@ -64,8 +64,7 @@ struct Side {
   std::int64_t parts;
 };
 
-// How both axes are divided: into the fewest parts, then so that an output pixel takes the fewest
-// products. Weights grow with the parts.
+// How both axes are divided.
 struct Sides {
   Side row;
   Side column;
@@ -128,6 +127,8 @@ Side side_of(const Axis& axis, int outs) {
   return side;
 }
 
+// Into the fewest parts, since weights grow with them, then so that an output pixel takes the
+// fewest products.
 std::optional<Sides> best_sides(const ConvProblem& problem) {
   const Axis& height = problem.axes[1];
   const Axis& width = problem.axes[2];
@@ -527,9 +528,8 @@ class WinogradPlan final : public Plan {
       const std::int64_t columns = ceil_div(phase->width(), sides_.column.outs);
       const std::int64_t in_phase = tile - phase->first_tile;
       const std::int64_t column = in_phase % columns;
-      const std::int64_t count =
-          std::min({std::int64_t(std::int64_t(winograd_segment(sides_.column.outs))),
-                    columns - column, end - tile});
+      const std::int64_t count = std::min(
+          {std::int64_t(winograd_segment(sides_.column.outs)), columns - column, end - tile});
       visit(Segment{*phase, in_phase / columns, column, count}, tile - begin);
       tile += count;
     }

@@ -127,37 +127,69 @@ static inline void pack_row(const T* from, std::int64_t stride, std::int64_t cou
   }
 }
 
-// The same for `pixels` of a channels-first image, kStep apart, from squares that registers
-// transpose: element by element, the copy would cost a tenth of the multiplication.
+// Of rows whose elements are kStep apart, in squares that registers transpose: element by element,
+// the copy would cost a tenth of the multiplication.
 template <int kStep, class T>
-static inline void pack_square_rows(const T* from, std::int64_t channel_stride, std::int64_t pixels,
-                                    std::int64_t channels, T* to) {
+static inline void transpose_rows(const TransposeArgs<T>& args) {
   using V = Vec<T>;
-  for (std::int64_t p = 0; p < pixels; p += V::lanes) {
-    const int rows = static_cast<int>(at_most(V::lanes, pixels - p));
-    const auto row_mask = V::mask_range(0, rows);
-    for (std::int64_t c = 0; c < channels; c += V::lanes) {
-      const int columns = static_cast<int>(at_most(V::lanes, channels - c));
-      const auto column_mask = V::mask_range(0, columns);
-      V square[V::lanes];
+  constexpr std::int64_t lanes = V::lanes;
+  const std::int64_t gap = args.run_pitch - args.run * args.pitch;
+  for (std::int64_t c = 0; c < args.padded_rows; c += lanes) {
+    const int rows = static_cast<int>(at_least(0, at_most(lanes, args.rows - c)));
+    const bool whole = args.padded_rows - c >= lanes;
+    const auto mask = V::mask_range(0, static_cast<int>(at_most(lanes, args.padded_rows - c)));
+    const T* from = args.from + c * args.row_stride;
+    T* to = args.to + c;
+    std::int64_t in_run = 0;
+    for (std::int64_t j = 0; j < args.count; j += lanes, from += kStep * lanes) {
+      const int columns = static_cast<int>(at_most(lanes, args.count - j));
+      V m[lanes];
+      if (kStep == 1 && rows == lanes && columns == lanes) {
 #pragma GCC unroll 16
-      for (int i = 0; i < V::lanes; ++i) {
-        const T* const row = from + p * kStep + (c + i) * channel_stride;
-        if (i >= columns) {
-          square[i] = V::zero();
-        } else if constexpr (kStep == 2) {
-          square[i] = V::load_even(V::zero(), 0, rows, row);
-        } else {
-          square[i] = V::load(V::zero(), row_mask, row);
+        for (int i = 0; i < lanes; ++i) m[i] = V::load(from + i * args.row_stride);
+      } else {
+        const auto load = V::mask_range(0, columns);
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) {
+          const T* const row = from + i * args.row_stride;
+          if (i >= rows) {
+            m[i] = V::zero();
+          } else if constexpr (kStep == 2) {
+            m[i] = V::load_even(V::zero(), 0, columns, row);
+          } else {
+            m[i] = V::load_or_zero(load, row);
+          }
         }
       }
-      V::transpose(square);
+      V::transpose(m);
+      if (whole && in_run + lanes < args.run && columns == lanes) {
 #pragma GCC unroll 16
-      for (int i = 0; i < V::lanes; ++i) {
-        if (i < rows) square[i].store(column_mask, to + (p + i) * kRowStride + c);
+        for (int i = 0; i < lanes; ++i) m[i].store(to + i * args.pitch);
+        to += lanes * args.pitch;
+        in_run += lanes;
+        continue;
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < lanes; ++i) {
+        if (i >= columns) break;
+        if (whole) {
+          m[i].store(to);
+        } else {
+          m[i].store(mask, to);
+        }
+        to += args.pitch;
+        if (++in_run == args.run) {
+          in_run = 0;
+          to += gap;
+        }
       }
     }
   }
+}
+
+template <class T>
+void transpose(const TransposeArgs<T>& args) {
+  transpose_rows<1>(args);
 }
 
 template <class T>
@@ -191,9 +223,14 @@ void pack_pixel_rows(const PackArgs<T>& args) {
         const T* from = row + (first * width.stride + tap.shift) * args.strides.axis[2];
         const bool squares = args.strides.channel != 1 && (pixel_step == 1 || pixel_step == 2);
         if (squares) {
-          const auto pack_squares =
-              pixel_step == 1 ? pack_square_rows<1, T> : pack_square_rows<2, T>;
-          pack_squares(from, args.strides.channel, last - first, unit.channel_count, pixel);
+          TransposeArgs<T> square{};
+          square.from = from;
+          square.row_stride = args.strides.channel;
+          square.rows = square.padded_rows = unit.channel_count;
+          square.count = square.run = last - first;
+          square.pitch = kRowStride;
+          square.to = pixel;
+          pixel_step == 1 ? transpose_rows<1>(square) : transpose_rows<2>(square);
           pixel += (last - first) * kRowStride;
         } else {
           for (std::int64_t o = first; o < last; ++o, from += pixel_step) pack(from);
@@ -202,57 +239,6 @@ void pack_pixel_rows(const PackArgs<T>& args) {
       pack_padding(last, end);
     }
     to += unit.channel_count;
-  }
-}
-
-template <class T>
-void transpose(const TransposeArgs<T>& args) {
-  using V = Vec<T>;
-  constexpr std::int64_t lanes = V::lanes;
-  const std::int64_t gap = args.run_pitch - args.run * args.pitch;
-  for (std::int64_t c = 0; c < args.padded_rows; c += lanes) {
-    const int rows = static_cast<int>(at_least(0, at_most(lanes, args.rows - c)));
-    const bool whole = args.padded_rows - c >= lanes;
-    const auto mask = V::mask_range(0, static_cast<int>(at_most(lanes, args.padded_rows - c)));
-    const T* from = args.from + c * args.row_stride;
-    T* to = args.to + c;
-    std::int64_t in_run = 0;
-    for (std::int64_t j = 0; j < args.count; j += lanes, from += lanes) {
-      const int columns = static_cast<int>(at_most(lanes, args.count - j));
-      V m[lanes];
-      if (rows == lanes && columns == lanes) {
-#pragma GCC unroll 16
-        for (int i = 0; i < lanes; ++i) m[i] = V::load(from + i * args.row_stride);
-      } else {
-        const auto load = V::mask_range(0, columns);
-#pragma GCC unroll 16
-        for (int i = 0; i < lanes; ++i) {
-          m[i] = i < rows ? V::load_or_zero(load, from + i * args.row_stride) : V::zero();
-        }
-      }
-      V::transpose(m);
-      if (whole && in_run + lanes < args.run && columns == lanes) {
-#pragma GCC unroll 16
-        for (int i = 0; i < lanes; ++i) m[i].store(to + i * args.pitch);
-        to += lanes * args.pitch;
-        in_run += lanes;
-        continue;
-      }
-#pragma GCC unroll 16
-      for (int i = 0; i < lanes; ++i) {
-        if (i >= columns) break;
-        if (whole) {
-          m[i].store(to);
-        } else {
-          m[i].store(mask, to);
-        }
-        to += args.pitch;
-        if (++in_run == args.run) {
-          in_run = 0;
-          to += gap;
-        }
-      }
-    }
   }
 }
 

@@ -54,6 +54,14 @@ static inline void input_pair(const Vec<T> (&d)[kWinogradIn], Vec<T>& first, Vec
   }
 }
 
+// B^T d.
+template <class T>
+static inline void input_points(const Vec<T> (&d)[kWinogradIn], Vec<T> (&points)[kWinogradIn]) {
+  input_pair<0>(d, points[0], points[5]);
+  input_pair<1>(d, points[1], points[2]);
+  input_pair<3>(d, points[3], points[4]);
+}
+
 // A^T m.
 template <int kOuts, class T>
 static inline void output_column(const Vec<T> (&m)[kWinogradIn], Vec<T> (&y)[kOuts]) {
@@ -99,9 +107,7 @@ static void input_rows(const T* from, std::int64_t row_stride, std::int64_t colu
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
       V v[kWinogradIn];
-      input_pair<0>(t[i], v[0], v[5]);
-      input_pair<1>(t[i], v[1], v[2]);
-      input_pair<3>(t[i], v[3], v[4]);
+      input_points(t[i], v);
 #pragma GCC unroll 6
       for (int j = 0; j < kWinogradIn; ++j) {
         v[j].store(points + (rows[i] * kWinogradIn + j) * point_stride);
@@ -124,9 +130,7 @@ static void input_lines(const T* from, std::int64_t stride, std::int64_t tile_st
     V v[kWinogradIn];
 #pragma GCC unroll 6
     for (int i = 0; i < kWinogradIn; ++i) d[i] = V::load(from + i * stride);
-    input_pair<0>(d, v[0], v[5]);
-    input_pair<1>(d, v[1], v[2]);
-    input_pair<3>(d, v[3], v[4]);
+    input_points(d, v);
 #pragma GCC unroll 6
     for (int i = 0; i < kWinogradIn; ++i) v[i].store(points + i * point_stride);
   }
@@ -293,18 +297,14 @@ static inline void output_tile(const T* sums, std::int64_t point_stride, T* to,
     for (int i = 0; i < kWinogradIn; ++i) m[i] = V::load(sums + (point + i * step) * point_stride);
   };
   V m[kWinogradIn];
-  if constexpr (kRowOuts == 1) {
-    V y[kColumnOuts];
+  if constexpr (kRowOuts == 1 || kColumnOuts == 1) {
+    constexpr int kOuts = kRowOuts * kColumnOuts;
+    const std::int64_t stride = kRowOuts == 1 ? V::lanes : row_stride;
+    V y[kOuts];
     load(0, 1, m);
-    output_column<kColumnOuts>(m, y);
+    output_column<kOuts>(m, y);
 #pragma GCC unroll 4
-    for (int j = 0; j < kColumnOuts; ++j) y[j].store(to + j * V::lanes);
-  } else if constexpr (kColumnOuts == 1) {
-    V y[kRowOuts];
-    load(0, 1, m);
-    output_column<kRowOuts>(m, y);
-#pragma GCC unroll 4
-    for (int i = 0; i < kRowOuts; ++i) y[i].store(to + i * row_stride);
+    for (int i = 0; i < kOuts; ++i) y[i].store(to + i * stride);
   } else {
     V t[kRowOuts][kWinogradIn];
 #pragma GCC unroll 6
