@@ -15,20 +15,9 @@ from functools import partial
 import numpy as np
 
 import pyconv
+from pyconv.benchmarks.accuracy import KINDS
 
 __all__ = ["main"]
-
-KERNELS = (
-    ((3, 3), 1),
-    ((4, 4), 1),
-    ((5, 5), 1),
-    ((4, 4), 2),
-    ((5, 5), 2),
-    ((1, 3), 1),
-    ((5, 1), 1),
-    ((1, 7), 1),
-)
-"""Kernel and stride."""
 
 CHANNELS = (
     (16, 32),
@@ -93,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wrong = 0
     cost = 0.0
     print("speed-up of Winograd by size of the output; + where auto chooses it, ! where it errs")
-    for kernel, stride in KERNELS:
+    for kernel, stride in KINDS:
         print(
             f"\n{kernel[0]}x{kernel[1]} stride {stride}:  "
             + "".join(f"{s:>8}" for s in OUTPUT_SIZES)
