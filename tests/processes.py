@@ -20,8 +20,10 @@ def run_python(*arguments: str, timeout: float = 300, **environment: Any) -> str
         capture_output=True,
         text=True,
         timeout=timeout,
-        check=True,
     )
+    if done.returncode != 0:
+        print(done.stderr, file=sys.stderr)  # for the report of a failing test
+    done.check_returncode()
     return done.stdout
 
 

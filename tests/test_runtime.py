@@ -56,6 +56,27 @@ assert not heavy, heavy
     run_script(script)
 
 
+def test_calls_import_nothing() -> None:
+    script = """
+import sys
+import numpy, pyconv
+x = numpy.ones((1, 8, 12, 12), numpy.float32)
+weight = numpy.ones((8, 8, 3, 3), numpy.float32)
+layer = pyconv.Conv2d.from_weights(weight, weight[0, :, 0, 0], padding="same", activation="gelu")
+separable = pyconv.DepthwiseSeparableConv2d(8, 8, 3, padding=1, padding_mode="reflect", rng=0)
+before = set(sys.modules)
+y = layer(x, residual=x, out=numpy.empty_like(x), num_threads=2)
+layer(x[0, ..., ::2])
+separable(x, out=y)
+pyconv.conv2d(memoryview(x), weight[:, :2], groups=4, out=y[..., :10, :10])
+pyconv.conv2d(x.transpose(0, 2, 3, 1), weight, data_format="channels_last")
+pyconv.separable_conv2d(x, weight[:, :1], weight[:, :, :1, :1])
+layer.plan(x.shape)
+assert not set(sys.modules) - before, set(sys.modules) - before
+"""
+    run_script(script)
+
+
 def test_every_public_name_exists() -> None:
     assert len(set(pyconv.__all__)) == len(pyconv.__all__)
     for name in pyconv.__all__:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex, TypeGuard
 
@@ -239,8 +240,13 @@ def float_array(name: str, value: object) -> Array:
     return array if array.flags.aligned else array.copy()
 
 
+def _is_masked(value: object) -> bool:
+    # np.ma would import the module, in the midst of a call. Without it, nothing is masked.
+    return isinstance(value, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ()))
+
+
 def _as_array(name: str, value: object) -> Array:
-    if isinstance(value, np.ma.MaskedArray):
+    if _is_masked(value):
         raise TypeError(
             f"{name}: got a masked array, expected a plain one: use {name}.filled(value)"
         )
@@ -564,7 +570,7 @@ def _out(
     value: object, shape: tuple[int, ...], like: Array, inputs: Sequence[Array | None]
 ) -> Array:
     """An array to write the result to: never a copy, never memory of an input."""
-    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+    if not isinstance(value, np.ndarray) or _is_masked(value):
         raise TypeError(f"out: got {type(value).__name__}, expected a numpy.ndarray")
     if _core.may_overlap(value, inputs) and any(_overlap(value, array) for array in inputs):
         raise ValueError("out: got memory that an input uses, expected no overlap")
