@@ -75,6 +75,7 @@ def shapes(n: int) -> dict[str, tuple[Sequence[int], Any, dict[str, Any]]]:
         "3x3 valid": ((1, 3, 3, n + 2), (5, 3, 3, 3), {}),
         "3x3 stride 2": ((1, 3, 4, 2 * n), (5, 3, 3, 3), dict(stride=2, padding=1)),
         "3x3 stride 3": ((1, 3, 4, 3 * n + 1), (5, 3, 3, 3), dict(stride=3)),
+        "4x4 stride 4": ((1, 3, 4, 4 * n), (5, 3, 4, 4), dict(stride=4)),
         "3x3 dilated": ((1, 3, 5, n + 1), (5, 3, 3, 3), dict(padding=2, dilation=2)),
         "3x3 out": ((1, 3, 3, 5), (n, 3, 3, 3), dict(padding=1)),
         "3x3 in": ((1, n, 3, 5), (5, n, 3, 3), dict(padding=1)),

@@ -52,13 +52,13 @@ def test_every_count_of_inputs(
     problem.check(algorithm)
 
 
-@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize("stride", [2, 3, 4])
 @pytest.mark.parametrize("width", range(1, 20))
 def test_every_width_with_a_stride(
     algorithm: str, dtype: Any, data_format: str, stride: int, width: int
 ) -> None:
     problem = make(
-        (1, 2, 3, width),
+        (1, 2, 3, stride * (width - 1) + 1),
         (3, 2, 3, 3),
         dtype,
         stride=stride,

@@ -5,6 +5,7 @@
 
 #include "core/padding.hpp"
 #include "kernels/kernel_table.hpp"
+#include "kernels/strided-inl.hpp"
 
 namespace pyconv::PYCONV_ISA {
 
@@ -60,6 +61,8 @@ static inline Vec<T> load_pixels(const PixelSpan* span, const PixelSpan* spans_e
       v = V::load(v, V::mask_range(span->begin, span->end), from);
     } else if (step == 2) {
       v = V::load_even(v, span->begin, span->end, from);
+    } else if (step == 4) {
+      v = load_every_fourth(v, span->begin, span->end, from);
     } else {
       v = V::gather(v, V::mask_range(span->begin, span->end), from, step);
     }
