@@ -17,6 +17,11 @@ constexpr std::int64_t kBlockBytes = 256 << 10;
 constexpr std::int64_t kMostVectors = 64;
 constexpr std::int64_t kTileBytes = 32 << 10;  // of pixels, most of an L1 cache
 
+// Larger outputs are written in long runs, a few channels at a time, as measured: a column of tiles
+// would open a page and a line of every channel. It is worth it from some input channels on.
+constexpr std::int64_t kLargeOutputBytes = 4 << 20;
+constexpr std::int64_t kFewChannels = 16;
+
 template <class T>
 class PointwisePlan final : public RowsPlan {
  public:
@@ -29,7 +34,10 @@ class PointwisePlan final : public RowsPlan {
     }
     channels_ = std::max<std::int64_t>(1, most_in_channels(p));
     const std::int64_t vector_bytes = channels_ * table_.lanes * std::int64_t(sizeof(T));
-    columns_first_ = vector_bytes * table_.direct_vectors[table_.tile_rows - 1] <= kTileBytes;
+    const bool large =
+        p.out_channels * p.out_pixels() > kLargeOutputBytes / std::int64_t(sizeof(T));
+    columns_first_ = vector_bytes * table_.direct_vectors[table_.tile_rows - 1] <= kTileBytes &&
+                     (!large || channels_ <= kFewChannels);
     vectors_ = std::clamp<std::int64_t>(kBlockBytes / vector_bytes, 6, kMostVectors);
   }
 
