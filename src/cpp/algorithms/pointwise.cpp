@@ -271,9 +271,12 @@ class PointwisePlan final : public RowsPlan {
       end.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
       last_lane = static_cast<std::int16_t>(pixels - (vectors - 1) * table_.lanes);
     }
-    // The first channels meet pixels that no cache holds. Each input channel is in a page of its
-    // own, which no hardware prefetcher follows.
-    const std::int64_t ahead = tile == 0 ? vectors * table_.lanes : 0;
+    // Each input channel is in a page of its own, which no hardware prefetcher follows. The first
+    // tiles ask for a line each of what follows.
+    constexpr std::int64_t line = kAlignment / sizeof(T);
+    const std::int64_t next =
+        (columns_first_ ? vectors : side.parts.largest() * side.parts.count()) * table_.lanes;
+    const std::int64_t ahead = tile * line <= vectors * table_.lanes ? next + tile * line : 0;
     table_.direct[rows - 1][vectors - 1](
         group.in_channels, weights, side.from + side.parts.begin(part) * table_.lanes, side.offsets,
         ahead, scratch.sums, vectors * table_.lanes, false, reading.ends ? &end : nullptr);
@@ -352,15 +355,16 @@ std::string pointwise_refuses(const ConvProblem& problem) {
 bool pointwise_pays(const ConvProblem& problem) {
   if (problem.channels_last || problem.out_pixels() < 16) return false;
   // Lanes that idle past the last pixel, against changing the layout of input and output for lanes
-  // of output channels: some 9 multiply-add instructions per vector of each, as measured.
+  // of output channels: some 5.5 multiply-add instructions per vector of each, as measured, for a
+  // loop that is 1.5 % faster.
   const auto pixels = static_cast<double>(problem.out_pixels());
   const double whole = static_cast<double>(ceil_div(problem.out_pixels(), 16) * 16);
   const auto channels = [](std::int64_t count) {
     return static_cast<double>(std::max<std::int64_t>(1, count));
   };
   const double layouts =
-      9 / channels(most_in_channels(problem)) + 9 / channels(most_out_channels(problem));
-  return whole / pixels < 1.01 + layouts;
+      5.5 / channels(most_in_channels(problem)) + 5.5 / channels(most_out_channels(problem));
+  return whole == pixels || whole / pixels < 0.985 + layouts;
 }
 
 std::unique_ptr<Plan> plan_pointwise(ConvProblem problem) {

@@ -43,7 +43,6 @@ void direct_tile(std::int64_t depth, const T* a, const T* b, const std::int32_t*
                  std::int64_t ahead, T* c, std::int64_t c_stride, bool accumulate,
                  const RowsEnd<T>* end) {
   using V = Vec<T>;
-  constexpr int kPrefetchVectors = sizeof(V) < 64 ? 64 / sizeof(V) : 1;  // one a cache line
   V sum[kRows][kVectors];
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
@@ -57,10 +56,7 @@ void direct_tile(std::int64_t depth, const T* a, const T* b, const std::int32_t*
     V row[kVectors];
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) row[j] = V::load(from + j * V::lanes);
-#pragma GCC unroll 16
-    for (int j = 0; j < kVectors; j += kPrefetchVectors) {
-      __builtin_prefetch(from + ahead + j * V::lanes);
-    }
+    __builtin_prefetch(from + ahead);
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
       const V scale = V::broadcast(a[i]);

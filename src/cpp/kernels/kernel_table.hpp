@@ -78,7 +78,7 @@ struct RowsEnd {
 // sum[i][j] = (accumulate ? c[i * c_stride + j] : +0), then for k in [0, depth) in this order:
 //     sum[i][j] = fma(a[k * rows + i], b[offsets[k] + j], sum[i][j])
 // for i < rows and j < vectors * lanes. The sums go to c, or where `end` says if it is not null.
-// Prefetches what stands `ahead` elements after each vector of b, which need not be readable.
+// Prefetches the line `ahead` elements after each b[offsets[k]], which need not be readable.
 template <class T>
 using DirectTile = void (*)(std::int64_t depth, const T* a, const T* b, const std::int32_t* offsets,
                             std::int64_t ahead, T* c, std::int64_t c_stride, bool accumulate,
