@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/padding.hpp"
+#include "kernels/gemm-inl.hpp"
 #include "kernels/kernel_table.hpp"
 #include "kernels/strided-inl.hpp"
 
@@ -14,25 +15,46 @@ constexpr int direct_vectors(int rows) {
   return fitting < kMaxDirectVectors ? fitting : kMaxDirectVectors;
 }
 
+// Each step for all sums at once, or the compiler would read `end` anew after every store.
 template <class T, int kRows, int kVectors>
-static inline void end_rows(const Vec<T> (&sum)[kRows][kVectors], const RowsEnd<T>& end) {
+static inline void end_rows(Vec<T> (&sum)[kRows][kVectors], const RowsEnd<T>& end) {
   using V = Vec<T>;
-  const V low = V::broadcast(end.low);
-  const V high = V::broadcast(end.high);
+  if (end.bias) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const V bias = V::broadcast(end.bias[i]);
+#pragma GCC unroll 16
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = sum[i][j] + bias;
+    }
+  }
+  if (end.residual) {
+    const PixelSpan* span = end.spans + end.first;
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; ++j) {
+      for (const PixelSpan* const last = end.spans + end.ends[j]; span != last; ++span) {
+        const auto lanes = V::mask_range(span->begin, span->end);
+        const T* residual = end.residual + span->run * end.residual_row + span->offset;
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i, residual += end.residual_channel) {
+          sum[i][j] = V::select(lanes, sum[i][j] + V::load_or_zero(lanes, residual), sum[i][j]);
+        }
+      }
+    }
+  }
+  clamp_sums(sum, end.low, end.high);
+  const std::int64_t out_channel = end.out_channel;
   const PixelSpan* span = end.spans + end.first;
 #pragma GCC unroll 16
   for (int j = 0; j < kVectors; ++j) {
     for (const PixelSpan* const last = end.spans + end.ends[j]; span != last; ++span) {
-      const auto lanes = V::mask_range(span->begin, span->end);
-      T* const out = end.out + span->run * end.out_row + span->offset;
-      const T* const residual =
-          end.residual ? end.residual + span->run * end.residual_row + span->offset : nullptr;
+      T* out = end.out + span->run * end.out_row + span->offset;
+      if (span->end - span->begin == V::lanes) {
 #pragma GCC unroll 16
-      for (int i = 0; i < kRows; ++i) {
-        V v = sum[i][j];
-        if (end.bias) v = v + V::broadcast(end.bias[i]);
-        if (residual) v = v + V::load(V::zero(), lanes, residual + i * end.residual_channel);
-        V::min(high, V::max(low, v)).store(lanes, out + i * end.out_channel);
+        for (int i = 0; i < kRows; ++i, out += out_channel) sum[i][j].store(out);
+      } else {
+        const auto lanes = V::mask_range(span->begin, span->end);
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i, out += out_channel) sum[i][j].store(lanes, out);
       }
     }
   }

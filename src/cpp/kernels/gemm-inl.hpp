@@ -1,6 +1,8 @@
 // The micro-kernel: a tile of accumulators that stays in registers. See GemmTile for its contract.
 #pragma once
 
+#include <limits>
+
 #include "kernels/kernel_table.hpp"
 
 namespace pyconv::PYCONV_ISA {
@@ -15,29 +17,65 @@ struct Tile {
 };
 
 template <class T, int kRows, int kVectors>
-static inline void end_tile(const Vec<T> (&sum)[kRows][kVectors], const TileEnd<T>& end) {
+static inline void clamp_sums(Vec<T> (&sum)[kRows][kVectors], T least, T most) {
   using V = Vec<T>;
-  const V low = V::broadcast(end.low);
-  const V high = V::broadcast(end.high);
-  const auto tail = V::mask_range(0, static_cast<int>(end.tail));
-  const bool whole = end.tail == V::lanes;
+  constexpr T infinity = std::numeric_limits<T>::infinity();
+  if (least == -infinity && most == infinity) return;
+  const V low = V::broadcast(least);
+  const V high = V::broadcast(most);
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-    T* out = end.out + i * end.out_stride;
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; ++j) sum[i][j] = V::min(high, V::max(low, sum[i][j]));
+  }
+}
+
+// Each step for all sums at once, or the compiler would read `end` anew after every store.
+template <class T, int kRows, int kVectors>
+static inline void end_tile(Vec<T> (&sum)[kRows][kVectors], const TileEnd<T>& end) {
+  using V = Vec<T>;
+  const auto tail = V::mask_range(0, static_cast<int>(end.tail));
+  const bool whole = end.tail == V::lanes;
+  const auto load = [&](const T* p, int j) {
+    return j == kVectors - 1 && !whole ? V::load_or_zero(tail, p + j * V::lanes)
+                                       : V::load(p + j * V::lanes);
+  };
+  if (end.bias && end.bias_per_column) {
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
-      const bool cut = j == kVectors - 1 && !whole;
-      const auto load = [&](const T* p) { return cut ? V::load(V::zero(), tail, p) : V::load(p); };
-      V v = sum[i][j];
-      if (end.bias) {
-        v = v + (end.bias_per_column ? load(end.bias + j * V::lanes) : V::broadcast(end.bias[i]));
+      const V bias = load(end.bias, j);
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) sum[i][j] = sum[i][j] + bias;
+    }
+  } else if (end.bias) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const V bias = V::broadcast(end.bias[i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = sum[i][j] + bias;
+    }
+  }
+  if (end.residual) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) {
+        sum[i][j] = sum[i][j] + load(end.residual + i * end.residual_stride, j);
       }
-      if (end.residual) v = v + load(end.residual + i * end.residual_stride + j * V::lanes);
-      v = V::min(high, V::max(low, v));
-      if (cut) {
-        v.store(tail, out + j * V::lanes);
+    }
+  }
+  clamp_sums(sum, end.low, end.high);
+  T* const out = end.out;
+  const std::int64_t out_stride = end.out_stride;
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      T* const to = out + i * out_stride + j * V::lanes;
+      if (j == kVectors - 1 && !whole) {
+        sum[i][j].store(tail, to);
       } else {
-        v.store(out + j * V::lanes);
+        sum[i][j].store(to);
       }
     }
   }
