@@ -49,6 +49,9 @@ constexpr std::int64_t kOutputBytes = 256 << 10;
 // 4 of them.
 constexpr std::int64_t kTileDepth = 512;
 
+// Weights that stay in a 1 MiB L2 cache beside a block's copy of its input.
+constexpr std::int64_t kNearWeightsBytes = 512 << 10;
+
 constexpr std::int64_t kMostTaps = 1024;
 constexpr std::int64_t kMostRowSpan = 1 << 16;
 
@@ -562,15 +565,31 @@ class DirectChannelsPlan final : public Plan {
       tile_end.high = static_cast<T>(end.clamp->high);
       tile.end = &tile_end;
     }
+    const auto columns_of = [&](const Band& band) {
+      const std::int64_t width =
+          std::min(band.end, at.column + at.columns) - std::max(band.begin, at.column);
+      return Split::by_limit(std::max<std::int64_t>(0, width), table_.channels_rows[vectors - 1]);
+    };
+    // The tiles of a chunk read the same weights, the first of them from beyond the L2 cache unless
+    // those of the chunk before have asked for them, each for its share.
+    std::int64_t lines = 0;
+    if (packed_elements_ * std::int64_t(sizeof(T)) > kNearWeightsBytes) {
+      std::int64_t tiles = 0;
+      for (const Band& band : bands_) tiles += at.rows * columns_of(band).count();
+      const std::int64_t elements = tile.channels * tile.taps * tile.c_stride;
+      tile.ahead = tile.b + elements;
+      lines = ceil_div(elements * std::int64_t(sizeof(T)), kAlignment * tiles);
+    }
     for (std::int64_t r = 0; r < at.rows; ++r) {
       for (const Band& band : bands_) {
         tile.units = scratch.units + unit;
         tile.unit_count = *unit_end - unit;
         unit = *unit_end++;
         const std::int64_t first = std::max(band.begin, at.column);
-        const std::int64_t width = std::min(band.end, at.column + at.columns) - first;
-        if (width <= 0) continue;
-        const Split columns = Split::by_limit(width, table_.channels_rows[vectors - 1]);
+        const Split columns = columns_of(band);
+        tile.lines_ahead = ceil_div(
+            lines,
+            std::max<std::int64_t>(1, ceil_div(tile.channels, kChannelBlock) * tile.unit_count));
         for (std::int64_t part = 0; part < columns.count(); ++part) {
           const std::int64_t column = first + columns.begin(part);
           const std::int64_t in_block = column - at.column;
@@ -589,6 +608,7 @@ class DirectChannelsPlan final : public Plan {
             }
           }
           table_.channels_tile[narrow_ ? 1 : 0][columns.size(part) - 1][vectors - 1](tile);
+          tile.ahead += lines * (kAlignment / std::int64_t(sizeof(T)));
         }
       }
     }

@@ -52,12 +52,16 @@ void channels_tile(const ChannelsTileArgs<T>& args) {
   }
   const T* a_block = args.a;
   const T* b_block = args.b;
+  const T* ahead = args.ahead;
   const TapUnit* const units_end = args.units + args.unit_count;
   for (std::int64_t left = args.channels; left > 0; left -= kChannelBlock) {
     const std::int64_t count = left < kChannelBlock ? left : kChannelBlock;
     for (const TapUnit* unit = args.units; unit != units_end; ++unit) {
       const T* a = a_block + unit->offset;
       const T* b = b_block + unit->tap * count * kWidth;
+      for (std::int64_t line = 0; line < args.lines_ahead; ++line, ahead += 64 / sizeof(T)) {
+        __builtin_prefetch(ahead, 0, 2);
+      }
       const std::int32_t edge = unit->edge & args.edges;
       if (edge == kFirstPixel) {
         add_channels<kPitch, 1, kRows>(count, a, b, sum);

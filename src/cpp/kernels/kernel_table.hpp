@@ -127,7 +127,8 @@ struct TapUnit {
 //                         sum[i][j])
 // for i < rows and j < width, where n is the number of channels of the block. The first (last) i is
 // left out under a unit of that edge if it is one of `edges`, which the tile touches. The sums go
-// to c, or where `end` says if it is not null.
+// to c, or where `end` says if it is not null. Under every unit of every block, prefetches so many
+// further cache lines from `ahead`, which need not be readable.
 template <class T>
 struct ChannelsTileArgs {
   const T* a;
@@ -141,6 +142,8 @@ struct ChannelsTileArgs {
   T* c;
   std::int64_t c_stride;
   bool accumulate;
+  const T* ahead;
+  std::int64_t lines_ahead;
   const TileEnd<T>* end;
 };
 
