@@ -497,15 +497,19 @@ std::string direct_refuses(const ConvProblem& problem) {
   return "the padded rows under one output row take more than 2 MiB";
 }
 
-// The share of an output row's taps of the height axis that are not in zero padding: lanes of
-// output channels leave out the others.
-static double rows_inside(const ConvProblem& p) {
-  const Axis& height = p.axes[1];
-  if (p.padding_mode != PaddingMode::zeros || height.out == 0) return 1;
-  std::int64_t inside = 0;
-  for (const TapRange& range : tap_ranges(height))
-    inside += std::max<std::int64_t>(0, range.last - range.first);
-  return static_cast<double>(inside) / static_cast<double>(height.out * height.kernel);
+// The share of taps of the height and width axes that are not in zero padding: lanes of output
+// channels leave out most of the others.
+static double taps_inside(const ConvProblem& p) {
+  if (p.padding_mode != PaddingMode::zeros || p.out_pixels() == 0) return 1;
+  double share = 1;
+  for (const Axis* axis : {&p.axes[1], &p.axes[2]}) {
+    std::int64_t inside = 0;
+    for (const TapRange& range : tap_ranges(*axis)) {
+      inside += std::max<std::int64_t>(0, range.last - range.first);
+    }
+    share *= static_cast<double>(inside) / static_cast<double>(axis->out * axis->kernel);
+  }
+  return share;
 }
 
 bool direct_pays(const ConvProblem& p) {
@@ -531,7 +535,7 @@ bool direct_pays(const ConvProblem& p) {
   const double whole = static_cast<double>(ceil_div(out_channels, 16) * 16);
   const double channels = whole / static_cast<double>(out_channels) *
                           (1 + layout_cost(p) / static_cast<double>(p.taps()));
-  return pixels < channels * rows_inside(p);
+  return pixels < channels * taps_inside(p);
 }
 
 std::unique_ptr<Plan> plan_direct(ConvProblem problem) {

@@ -768,8 +768,13 @@ bool winograd_pays(const ConvProblem& problem) {
   const std::int64_t slices = axes[0].kernel * sides.parts();
   const std::int64_t products =
       axes[0].kernel * part_points(axes[1], sides.row) * part_points(axes[2], sides.column);
-  const std::int64_t tiles =
-      axes[0].out * count_tiles(axes[1], sides.row.outs) * count_tiles(axes[2], sides.column.outs);
+  const std::int64_t tile_rows = axes[0].out * count_tiles(axes[1], sides.row.outs);
+  const std::int64_t tile_columns = count_tiles(axes[2], sides.column.outs);
+  const std::int64_t tiles = tile_rows * tile_columns;
+  // Transforms of fewer than four tiles in a row take almost the time of four.
+  const std::int64_t column_phases = std::min(axes[2].dilation, axes[2].out);
+  const std::int64_t fours = column_phases * ceil_div(tile_columns, 4 * column_phases);
+  const double transformed = 0.5 * static_cast<double>(tile_rows * (tile_columns + 4 * fours));
   const int outs = std::max(sides.row.outs, sides.column.outs);
   const double transform = line ? 5 + outs : 20 + 4.5 * outs;
 
@@ -790,7 +795,7 @@ bool winograd_pays(const ConvProblem& problem) {
   const std::int64_t blocks =
       axes[0].out *
       ceil_div(tiles / axes[0].out, tiles_per_block(most, sides.points(), sizeof(float)));
-  const double winograd = static_cast<double>(tiles) * (pairs + transform * channels) +
+  const double winograd = static_cast<double>(tiles) * pairs + transformed * transform * channels +
                           static_cast<double>(blocks) * reading;
 
   double met = 1;
