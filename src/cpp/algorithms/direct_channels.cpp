@@ -572,13 +572,14 @@ class DirectChannelsPlan final : public Plan {
     };
     // The tiles of a chunk read the same weights, the first of them from beyond the L2 cache unless
     // those of the chunk before have asked for them, each for its share.
+    constexpr std::int64_t line = kAlignment / sizeof(T);
     std::int64_t lines = 0;
     if (packed_elements_ * std::int64_t(sizeof(T)) > kNearWeightsBytes) {
       std::int64_t tiles = 0;
       for (const Band& band : bands_) tiles += at.rows * columns_of(band).count();
       const std::int64_t elements = tile.channels * tile.taps * tile.c_stride;
       tile.ahead = tile.b + elements;
-      lines = ceil_div(elements * std::int64_t(sizeof(T)), kAlignment * tiles);
+      lines = ceil_div(elements, line * tiles);
     }
     for (std::int64_t r = 0; r < at.rows; ++r) {
       for (const Band& band : bands_) {
@@ -608,7 +609,7 @@ class DirectChannelsPlan final : public Plan {
             }
           }
           table_.channels_tile[narrow_ ? 1 : 0][columns.size(part) - 1][vectors - 1](tile);
-          tile.ahead += lines * (kAlignment / std::int64_t(sizeof(T)));
+          tile.ahead += lines * line;
         }
       }
     }
