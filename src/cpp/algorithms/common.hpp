@@ -138,6 +138,17 @@ inline std::vector<TapRange> tap_ranges(const Axis& axis) {
   return ranges;
 }
 
+// How many pairs of an output and a tap of one axis meet the input: direct convolution leaves out
+// the others.
+inline double met_taps(const Axis& axis, PaddingMode mode) {
+  if (mode != PaddingMode::zeros) return static_cast<double>(axis.kernel * axis.out);
+  double met = 0;
+  for (const TapRange& range : tap_ranges(axis)) {
+    met += static_cast<double>(std::max<std::int64_t>(0, range.last - range.first));
+  }
+  return met;
+}
+
 // Into how many blocks to cut work that has `others` such axes beside it: few tasks must be a
 // multiple of the threads, or some would wait for the last.
 inline std::int64_t even_blocks(std::int64_t blocks, std::int64_t others, std::int64_t most,

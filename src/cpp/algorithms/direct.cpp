@@ -500,14 +500,10 @@ std::string direct_refuses(const ConvProblem& problem) {
 // The share of taps of the height and width axes that are not in zero padding: lanes of output
 // channels leave out most of the others.
 static double taps_inside(const ConvProblem& p) {
-  if (p.padding_mode != PaddingMode::zeros || p.out_pixels() == 0) return 1;
+  if (p.out_pixels() == 0) return 1;
   double share = 1;
   for (const Axis* axis : {&p.axes[1], &p.axes[2]}) {
-    std::int64_t inside = 0;
-    for (const TapRange& range : tap_ranges(*axis)) {
-      inside += std::max<std::int64_t>(0, range.last - range.first);
-    }
-    share *= static_cast<double>(inside) / static_cast<double>(axis->out * axis->kernel);
+    share *= met_taps(*axis, p.padding_mode) / static_cast<double>(axis->out * axis->kernel);
   }
   return share;
 }

@@ -726,17 +726,6 @@ std::string winograd_refuses(const ConvProblem& problem) {
   return {};
 }
 
-// How many pairs of an output and a tap of one axis meet the input: direct convolution leaves out
-// the others.
-double met_taps(const Axis& axis, PaddingMode mode) {
-  if (mode != PaddingMode::zeros) return static_cast<double>(axis.kernel * axis.out);
-  double met = 0;
-  for (const TapRange& range : tap_ranges(axis)) {
-    met += static_cast<double>(std::max<std::int64_t>(0, range.last - range.first));
-  }
-  return met;
-}
-
 // The errors of fewer input channels are not always within 4 times those of direct float32: with
 // 3x3 kernels 16 channels with spikes have 4.3 with one seed of eight, 24 channels at most 3.6.
 // Short chains help kernels that have more taps; those of 2 taps, or 3 at stride 2, have up to 6.2.

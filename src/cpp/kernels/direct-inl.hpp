@@ -19,14 +19,7 @@ constexpr int direct_vectors(int rows) {
 template <class T, int kRows, int kVectors>
 static inline void end_rows(Vec<T> (&sum)[kRows][kVectors], const RowsEnd<T>& end) {
   using V = Vec<T>;
-  if (end.bias) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      const V bias = V::broadcast(end.bias[i]);
-#pragma GCC unroll 16
-      for (int j = 0; j < kVectors; ++j) sum[i][j] = sum[i][j] + bias;
-    }
-  }
+  if (end.bias) add_row_bias(sum, end.bias);
   if (end.residual) {
     const PixelSpan* span = end.spans + end.first;
 #pragma GCC unroll 16

@@ -17,6 +17,16 @@ struct Tile {
 };
 
 template <class T, int kRows, int kVectors>
+static inline void add_row_bias(Vec<T> (&sum)[kRows][kVectors], const T* bias) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    const Vec<T> each = Vec<T>::broadcast(bias[i]);
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; ++j) sum[i][j] = sum[i][j] + each;
+  }
+}
+
+template <class T, int kRows, int kVectors>
 static inline void clamp_sums(Vec<T> (&sum)[kRows][kVectors], T least, T most) {
   using V = Vec<T>;
   constexpr T infinity = std::numeric_limits<T>::infinity();
@@ -48,12 +58,7 @@ static inline void end_tile(Vec<T> (&sum)[kRows][kVectors], const TileEnd<T>& en
       for (int i = 0; i < kRows; ++i) sum[i][j] = sum[i][j] + bias;
     }
   } else if (end.bias) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      const V bias = V::broadcast(end.bias[i]);
-#pragma GCC unroll 4
-      for (int j = 0; j < kVectors; ++j) sum[i][j] = sum[i][j] + bias;
-    }
+    add_row_bias(sum, end.bias);
   }
   if (end.residual) {
 #pragma GCC unroll 16
