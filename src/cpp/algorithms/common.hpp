@@ -7,6 +7,7 @@
 
 #include "algorithms/algorithm.hpp"
 #include "core/split.hpp"
+#include "core/workspace.hpp"
 #include "kernels/kernel_table.hpp"
 
 namespace pyconv {
@@ -54,6 +55,16 @@ class TapOffsets {
   std::int64_t strides_[kSpatialAxes] = {};
   std::vector<std::int64_t> offsets_;
 };
+
+// Asks for `count` elements, into L2 unless they are wanted at once.
+template <bool kAtOnce, class T>
+void prefetch(const T* from, std::int64_t count) {
+  constexpr std::int64_t line = kAlignment / sizeof(T);
+  for (std::int64_t i = 0; i < count; i += line) {
+    __builtin_prefetch(from + i, 0, kAtOnce ? 3 : 2);
+    asm volatile("");  // or GCC may take functions that only prefetch for empty ones
+  }
+}
 
 inline std::int64_t most_in_channels(const ConvProblem& problem) {
   std::int64_t most = 0;

@@ -458,13 +458,9 @@ class DepthwisePixelsPlan final : public RowsPlan {
   // the L3 cache, within 5 %. A single row is a stream.
   void read_ahead(const Task& task, const T* x, const std::int64_t* begin,
                   const std::int64_t* end) const {
-    constexpr std::int64_t line = 64 / sizeof(T);
     const std::int64_t length = task.columns * problem().axes[2].stride;
     for (const std::int64_t* offset = begin; offset < end; ++offset) {
-      if (*offset == kZeros) continue;
-      for (std::int64_t column = 0; column < length; column += line) {
-        __builtin_prefetch(x + *offset + column);
-      }
+      if (*offset != kZeros) prefetch<true>(x + *offset, length);
     }
   }
 
