@@ -31,6 +31,7 @@ def samples() -> dict[str, Problem]:
         "dilated": ((1, 18, 11, 12), (19, 18, 3, 3), dict(dilation=2, padding=2)),
         "1d": ((2, 17, 101), (33, 17, 5), dict(padding="same", stride=2)),
         "3d": ((1, 5, 5, 6, 7), (9, 5, 3, 2, 3), dict(padding=1)),
+        "over depth": ((1, 33, 6, 3, 17), (18, 33, 3, 1, 1), dict(padding=(1, 0, 0))),
         "one output": ((1, 64, 8, 8), (1, 64, 3, 3), {}),
     }
     problems = {}

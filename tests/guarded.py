@@ -99,6 +99,7 @@ def shapes(n: int) -> dict[str, tuple[Sequence[int], Any, dict[str, Any]]]:
         "replicate": ((1, 3, 4, n), (5, 3, 3, 3), dict(padding=3, padding_mode="replicate")),
         "1d": ((2, 3, n + 1), (5, 3, 2), {}),
         "3d": ((1, 2, 2, 3, n), (5, 2, 2, 3, 3), dict(padding=1)),
+        "over depth": ((1, 3, 4, 2, n), (5, 3, 3, 1, 1), dict(padding=(1, 0, 0))),
     }
 
 

@@ -81,6 +81,17 @@ def test_every_width_with_a_stride(
         ((1, 6, 15, 15), (7, 6, 3, 3), dict(dilation=6, padding=6)),
         ((2, 9, 70), (11, 9, 9), dict(padding=4, stride=2)),
         ((1, 5, 4, 6, 7), (6, 5, 3, 3, 3), dict(padding=1, stride=(1, 2, 2))),
+        ((1, 5, 6, 4, 7), (6, 5, 3, 1, 1), dict(padding=(1, 0, 0))),
+        (
+            (2, 4, 5, 3, 8),
+            (6, 2, 2, 1, 3),
+            dict(padding=(1, 2, 1), stride=(1, 2, 1), dilation=(2, 1, 1), groups=2),
+        ),
+        (
+            (1, 2, 5, 4, 9),
+            (3, 2, 3, 1, 2),
+            dict(padding=((2, 1), (3, 0), (0, 1)), padding_mode="reflect"),
+        ),
         ((1, 2, 16, 3), (3, 2, 8, 1), dict(padding=(7, 0))),
         ((1, 2, 3, 3), (3, 2, 3, 3), dict(padding=9, stride=4)),
     ],

@@ -313,16 +313,19 @@ class WinogradPlan final : public Plan {
     const std::int64_t groups = static_cast<std::int64_t>(p.groups.size());
     const std::int64_t per_group = p.axes[0].out * blocks.tiles.count() * blocks.parts;
     const std::int64_t tasks = p.batch * groups * per_group;
-    parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
-      std::byte* base = workspace.get();
-      const Scratch scratch = carve(base + static_cast<std::size_t>(thread) * bytes, blocks);
+    const auto task_at = [&](std::int64_t index) {
       Task task;
       task.part = index % blocks.parts;
       task.block = index / blocks.parts % blocks.tiles.count();
       task.depth = index / blocks.parts / blocks.tiles.count() % p.axes[0].out;
       task.group = static_cast<std::size_t>(index / per_group % groups);
       task.image = index / per_group / groups;
-      run_task(arrays, blocks, task, scratch);
+      return task;
+    };
+    parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
+      std::byte* base = workspace.get();
+      const Scratch scratch = carve(base + static_cast<std::size_t>(thread) * bytes, blocks);
+      run_task(arrays, blocks, task_at(index), task_at(std::min(index + 1, tasks - 1)), scratch);
     });
   }
 
@@ -546,7 +549,7 @@ class WinogradPlan final : public Plan {
   }
 
   void run_task(const ConvArrays& arrays, const Blocking& blocks, const Task& task,
-                const Scratch& scratch) const {
+                const Task& next, const Scratch& scratch) const {
     const Group& group = problem().groups[task.group];
     const GroupPlan& plan = groups_[task.group];
     const std::int64_t begin = blocks.tiles.begin(task.block);
@@ -560,7 +563,7 @@ class WinogradPlan final : public Plan {
       const std::int64_t channels = std::min(width, group.out_channels - first);
       const T* weights = static_cast<const T*>(arrays.packed_weights) +
                          plan.packed_offsets[static_cast<std::size_t>(panel)];
-      // At each point a share of the pixels that this panel writes, and of the next block's input.
+      // At each point a share of the pixels that this panel writes, and of the next task's input.
       const auto read_ahead = [&](int point) {
         const std::int64_t panels = parts.size(task.part);
         const std::int64_t share = (panel - parts.begin(task.part)) * points_ + point;
@@ -569,10 +572,10 @@ class WinogradPlan final : public Plan {
         };
         prefetch_output(arrays, task, group.out_begin + first, part_of(channels, point, points_),
                         begin, end);
-        if (task.block + 1 == blocks.tiles.count()) return;
-        prefetch_input(arrays, task, group.in_begin,
-                       part_of(group.in_channels, share, panels * points_), end,
-                       blocks.tiles.end(task.block + 1));
+        const Group& next_group = problem().groups[next.group];
+        prefetch_input(arrays, next, next_group.in_begin,
+                       part_of(next_group.in_channels, share, panels * points_),
+                       blocks.tiles.begin(next.block), blocks.tiles.end(next.block));
       };
       multiply(weights, task.depth, group.in_channels, plan.panels.size(panel), end - begin,
                scratch, read_ahead);

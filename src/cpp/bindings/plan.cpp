@@ -61,6 +61,7 @@ std::unique_ptr<Plan> new_plan(const std::string& dtype, bool channels_last, std
   for (const auto& [in, out, kernel, stride, dilation, pad_before] : axes) {
     problem.axes[to++] = {in, out, kernel, stride, dilation, pad_before};
   }
+  problem.prefer_height();
   problem.padding_mode = padding_mode_from_name(padding_mode);
   problem.activation = {activation_from_name(std::get<0>(activation)), std::get<1>(activation),
                         std::get<2>(activation)};
@@ -75,6 +76,15 @@ std::int64_t stride_of(const py::array& array, py::ssize_t axis, py::ssize_t siz
   return -kMost < bytes && bytes < kMost ? bytes / size : 0;
 }
 
+// Calls visit(axis of the problem, axis of the arrays among their spatial ones).
+template <class Visit>
+void for_each_axis(const ConvProblem& problem, const Visit& visit) {
+  for (std::size_t axis = 0; axis < kSpatialAxes; ++axis) {
+    const int in_array = problem.array_axes[axis] - (kSpatialAxes - problem.spatial_rank);
+    if (in_array >= 0) visit(axis, in_array);
+  }
+}
+
 // Strides in elements of an array (batch, channel, spatial axes) in the problem's data format. The
 // batch axis may be absent.
 Strides strides_of(const py::array& array, const ConvProblem& problem) {
@@ -85,9 +95,9 @@ Strides strides_of(const py::array& array, const ConvProblem& problem) {
   strides.batch = lead > 0 ? stride_of(array, 0, size) : 0;
   strides.channel = stride_of(array, problem.channels_last ? lead + rank : lead, size);
   const py::ssize_t first_axis = problem.channels_last ? lead : lead + 1;
-  for (py::ssize_t axis = 0; axis < rank; ++axis) {
-    strides.axis[kSpatialAxes - rank + axis] = stride_of(array, first_axis + axis, size);
-  }
+  for_each_axis(problem, [&](std::size_t axis, int in_array) {
+    strides.axis[axis] = stride_of(array, first_axis + in_array, size);
+  });
   return strides;
 }
 
@@ -96,10 +106,11 @@ std::vector<py::ssize_t> output_shape(const ConvProblem& problem, bool batched) 
   shape.reserve(kSpatialAxes + 2);
   if (batched) shape.push_back(problem.batch);
   if (!problem.channels_last) shape.push_back(problem.out_channels);
-  for (std::size_t axis = static_cast<std::size_t>(kSpatialAxes - problem.spatial_rank);
-       axis < kSpatialAxes; ++axis) {
-    shape.push_back(problem.axes[axis].out);
-  }
+  const std::size_t first = shape.size();
+  shape.resize(first + static_cast<std::size_t>(problem.spatial_rank));
+  for_each_axis(problem, [&](std::size_t axis, int in_array) {
+    shape[first + static_cast<std::size_t>(in_array)] = problem.axes[axis].out;
+  });
   if (problem.channels_last) shape.push_back(problem.out_channels);
   return shape;
 }
@@ -127,10 +138,9 @@ std::vector<WeightView> weight_views(const ConvProblem& problem,
     WeightView view{};
     view.out_stride = weight.strides(0) / size;
     view.in_stride = weight.strides(1) / size;
-    for (int axis = 0; axis < problem.spatial_rank; ++axis) {
-      view.axis_stride[kSpatialAxes - problem.spatial_rank + axis] =
-          weight.strides(2 + axis) / size;
-    }
+    for_each_axis(problem, [&](std::size_t axis, int in_array) {
+      view.axis_stride[axis] = weight.strides(2 + in_array) / size;
+    });
     view.data = static_cast<const std::byte*>(weight.data()) +
                 (weights.size() == 1 ? problem.groups[g].out_begin * weight.strides(0) : 0);
     views.push_back(view);

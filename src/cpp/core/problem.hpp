@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "core/types.hpp"
@@ -36,9 +37,19 @@ struct ConvProblem {
   std::int64_t in_channels = 1;
   std::int64_t out_channels = 1;
   std::array<Axis, kSpatialAxes> axes;  // depth, height, width
+  // The axes of the arrays, of which the leading ones may be absent, in the order of `axes`.
+  std::array<int, kSpatialAxes> array_axes = {0, 1, 2};
   PaddingMode padding_mode = PaddingMode::zeros;
   std::vector<Group> groups;
   Activation activation;
+
+  // Exchanges depth and height where that leaves taps in the height alone, on which more algorithms
+  // work than on the depth. The accumulation order stays.
+  void prefer_height() {
+    if (axes[0].kernel == 1 || axes[1].kernel > 1) return;
+    std::swap(axes[0], axes[1]);
+    std::swap(array_axes[0], array_axes[1]);
+  }
 
   std::int64_t taps() const { return axes[0].kernel * axes[1].kernel * axes[2].kernel; }
   std::int64_t out_pixels() const { return axes[0].out * axes[1].out * axes[2].out; }
