@@ -2,7 +2,8 @@
 //
 // A tile is up to two rows of four output pixels. Its kernel reads the input through a table of
 // pixel pointers, in which padding is a pointer to zeros and any stride or dilation is just another
-// pointer, and goes through all channels of a chunk. Weights are packed
+// pointer, and goes through all channels of a chunk. Away from padding, one table serves all tiles
+// of a row. Weights are packed
 //
 //     [vector of channels][tap][lane]
 #include <algorithm>
@@ -234,22 +235,44 @@ class DepthwiseChannelsPlan final : public RowsPlan {
         if (rows[i] != kZeros) rows[i] += d * arrays.x_strides.axis[0];
       }
     }
+    std::int64_t* const rows_end = task.row_offsets + depth.kernel * height;
+    const bool shared =
+        ends_in_registers(arrays) && std::find(task.row_offsets, rows_end, kZeros) == rows_end;
+    const std::int64_t spacing = tile_[1].spacing;
     for (std::int64_t channel = 0; channel < p.out_channels; channel += chunk_) {
       const std::int64_t channels = std::min(chunk_, p.out_channels - channel);
-      for (std::int64_t phase = 0; phase < tile_[1].spacing; ++phase) {
+      for (std::int64_t phase = 0; phase < spacing; ++phase) {
         std::int64_t column = task.column_begin + phase;
         while (column < task.column_end) {
           const std::int64_t columns = std::min<std::int64_t>(
-              ceil_div(task.column_end - column, tile_[1].spacing), kDepthwiseColumns);
-          run_tile(arrays, task, column, columns, channel, channels);
-          column += columns * tile_[1].spacing;
+              ceil_div(task.column_end - column, spacing), kDepthwiseColumns);
+          const std::int64_t tiles = shared ? tiles_alike(task, column) : 1;
+          run_tiles(arrays, task, column, columns, tiles, channel, channels);
+          column += tiles * columns * spacing;
         }
       }
     }
   }
 
-  void run_tile(const ConvArrays& arrays, const Task& task, std::int64_t column,
-                std::int64_t columns, std::int64_t channel, std::int64_t channels) const {
+  bool ends_in_registers(const ConvArrays& arrays) const {
+    return problem().activation.kind <= ActivationKind::clip &&
+           (!arrays.residual || arrays.residual_strides.channel == 1);
+  }
+
+  // How many tiles from a column on can share a table: whole ones that meet no padding, or one.
+  std::int64_t tiles_alike(const Task& task, std::int64_t column) const {
+    const Axis& width = problem().axes[2];
+    if (column * width.stride < width.pad_before) return 1;
+    const std::int64_t reach = (width.kernel - 1) * width.dilation - width.pad_before;
+    if (reach >= width.in) return 1;
+    const std::int64_t last = std::min(task.column_end - 1, (width.in - 1 - reach) / width.stride);
+    const std::int64_t columns = ceil_div(last + 1 - column, tile_[1].spacing);
+    return std::max<std::int64_t>(1, columns / kDepthwiseColumns);
+  }
+
+  void run_tiles(const ConvArrays& arrays, const Task& task, std::int64_t column,
+                 std::int64_t columns, std::int64_t tiles, std::int64_t channel,
+                 std::int64_t channels) const {
     const ConvProblem& p = problem();
     list(p.axes[2], 1, arrays.x_strides.axis[2], column, columns, kDepthwiseColumns,
          task.column_offsets);
@@ -273,6 +296,9 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     };
     DepthwiseChannelsArgs<T> args;
     args.pixels = task.pixels;
+    args.tiles = tiles;
+    args.tile_step =
+        kDepthwiseColumns * tile_[1].spacing * p.axes[2].stride * arrays.x_strides.axis[2];
     args.row_step = step_[0];
     args.column_step = step_[1];
     for (int axis = 0; axis < kSpatialAxes; ++axis) {
@@ -293,8 +319,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
       row_step = tile_[0].spacing * strides.axis[1];
       column_step = tile_[1].spacing * strides.axis[2];
     };
-    const bool in_registers = p.activation.kind <= ActivationKind::clip &&
-                              (!residual || arrays.residual_strides.channel == 1);
+    const bool in_registers = ends_in_registers(arrays);
     const auto kernel = table_.depthwise_channels[static_cast<int>(shape_)][task.rows - 1];
     if (in_registers) {
       clamp_of(p.activation, end);

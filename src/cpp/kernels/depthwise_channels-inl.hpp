@@ -9,7 +9,7 @@ namespace pyconv::PYCONV_ISA {
 // (kSize + 2 * 10) loads per 56 multiply-adds of a 7x7 kernel. Sharing input rows among output rows
 // instead takes a weight from memory for each multiply-add, which is 1.3 times slower.
 template <class T, int kRows, int kSize, int kStep, bool kMasked>
-static inline void channel_sums(const DepthwiseChannelsArgs<T>& args, std::int64_t channel,
+static inline void channel_sums(const DepthwiseChannelsArgs<T>& args, std::int64_t offset,
                                 const T* weights, typename Vec<T>::Mask mask,
                                 Vec<T> (&sum)[kRows][kDepthwiseColumns]) {
   using V = Vec<T>;
@@ -33,7 +33,7 @@ static inline void channel_sums(const DepthwiseChannelsArgs<T>& args, std::int64
         const T* const* row = pixels + (r * kStep + h) * kWidth;
 #pragma GCC unroll 16
         for (int k = 0; k < kWidth; ++k) {
-          const T* from = row[k] + channel;
+          const T* from = row[k] + offset;
           V v = kMasked ? V::load_or_zero(mask, from) : V::load(from);
           // Or GCC would load it again for every use.
           asm("" : "+v"(v.v));
@@ -52,7 +52,7 @@ static inline void channel_sums(const DepthwiseChannelsArgs<T>& args, std::int64
 
 // The same for a kernel of any size.
 template <class T, int kRows, bool kMasked>
-static inline void channel_any_sums(const DepthwiseChannelsArgs<T>& args, std::int64_t channel,
+static inline void channel_any_sums(const DepthwiseChannelsArgs<T>& args, std::int64_t offset,
                                     const T* weights, typename Vec<T>::Mask mask,
                                     Vec<T> (&sum)[kRows][kDepthwiseColumns]) {
   using V = Vec<T>;
@@ -69,7 +69,7 @@ static inline void channel_any_sums(const DepthwiseChannelsArgs<T>& args, std::i
           const T* const* row = pixels + (r * args.row_step + h) * width + w;
 #pragma GCC unroll 8
           for (int p = 0; p < kDepthwiseColumns; ++p) {
-            const T* from = row[p * args.column_step] + channel;
+            const T* from = row[p * args.column_step] + offset;
             const V v = kMasked ? V::load_or_zero(mask, from) : V::load(from);
             sum[r][p] = V::fma(weight, v, sum[r][p]);
           }
@@ -81,8 +81,8 @@ static inline void channel_any_sums(const DepthwiseChannelsArgs<T>& args, std::i
 }
 
 template <class T, int kRows, int kSize, int kStep, bool kMasked>
-static inline void channel_tile(const DepthwiseChannelsArgs<T>& args, std::int64_t channel,
-                                const T* weights) {
+static inline void channel_tile(const DepthwiseChannelsArgs<T>& args, std::int64_t tile,
+                                std::int64_t channel, const T* weights) {
   using V = Vec<T>;
   const auto mask =
       V::mask_range(0, kMasked ? static_cast<int>(args.channels - channel) : V::lanes);
@@ -92,10 +92,11 @@ static inline void channel_tile(const DepthwiseChannelsArgs<T>& args, std::int64
 #pragma GCC unroll 8
     for (int p = 0; p < kDepthwiseColumns; ++p) sum[r][p] = V::zero();
   }
+  const std::int64_t offset = tile * args.tile_step + channel;
   if constexpr (kSize == 0) {
-    channel_any_sums<T, kRows, kMasked>(args, channel, weights, mask, sum);
+    channel_any_sums<T, kRows, kMasked>(args, offset, weights, mask, sum);
   } else {
-    channel_sums<T, kRows, kSize, kStep, kMasked>(args, channel, weights, mask, sum);
+    channel_sums<T, kRows, kSize, kStep, kMasked>(args, offset, weights, mask, sum);
   }
   const auto load = [&](const T* from) {
     return kMasked ? V::load_or_zero(mask, from) : V::load(from);
@@ -103,8 +104,10 @@ static inline void channel_tile(const DepthwiseChannelsArgs<T>& args, std::int64
   const V bias = args.bias ? load(args.bias + channel) : V::broadcast(-T(0));
   const V low = V::broadcast(args.low);
   const V high = V::broadcast(args.high);
-  const T* residual = args.residual ? args.residual + channel : nullptr;
-  T* out = args.out + channel;
+  const std::int64_t column = tile * kDepthwiseColumns;
+  const T* residual = args.residual;
+  if (residual) residual += column * args.residual_column + channel;
+  T* out = args.out + column * args.out_column + channel;
   const std::int64_t rows = args.rows;
   const std::int64_t columns = args.columns;
 #pragma GCC unroll 8
@@ -130,13 +133,15 @@ template <class T, int kRows, int kSize, int kStep>
 void depthwise_channels(const DepthwiseChannelsArgs<T>& args) {
   constexpr std::int64_t lanes = Vec<T>::lanes;
   const std::int64_t pitch = args.kernel[0] * args.kernel[1] * args.kernel[2] * lanes;
-  const T* weights = args.weights;
-  std::int64_t channel = 0;
-  for (; channel + lanes <= args.channels; channel += lanes, weights += pitch) {
-    channel_tile<T, kRows, kSize, kStep, false>(args, channel, weights);
-  }
-  if (channel < args.channels) {
-    channel_tile<T, kRows, kSize, kStep, true>(args, channel, weights);
+  for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
+    const T* weights = args.weights;
+    std::int64_t channel = 0;
+    for (; channel + lanes <= args.channels; channel += lanes, weights += pitch) {
+      channel_tile<T, kRows, kSize, kStep, false>(args, tile, channel, weights);
+    }
+    if (channel < args.channels) {
+      channel_tile<T, kRows, kSize, kStep, true>(args, tile, channel, weights);
+    }
   }
 }
 

@@ -348,19 +348,22 @@ struct DepthwisePlaneArgs {
   DepthwiseEnd<T> end;
 };
 
-// A tile of output pixels where channels are next to each other, at most
-// kMaxDepthwiseChannelRows x kDepthwiseColumns. With one table row of width = (kDepthwiseColumns -
-// 1)
-// * column_step + kernel[2] pixels per input row, and height = (tile rows - 1) * row_step +
-// kernel[1] input rows per depth, for channels c in [0, channels) one chain over d, h, w from +0:
+// Tiles of output pixels where channels are next to each other, at most kMaxDepthwiseChannelRows x
+// kDepthwiseColumns each. With one table row of width = (kDepthwiseColumns - 1) * column_step +
+// kernel[2] pixels per input row, and height = (tile rows - 1) * row_step + kernel[1] input rows
+// per depth, for channels c in [0, channels) one chain over d, h, w from +0:
 //     sum(r, p, c) = fma(W(c, d, h, w), pixels[(d * height + r * row_step + h) * width +
 //                                              p * column_step + w][c], sum(r, p, c))
 //     out(r, p, c) = min(high, max(low, (sum(r, p, c) + bias[c]) + residual(r, p, c)))
 // for r < rows, p < columns, where X(r, p, c) is X[r * X_row + p * X_column + c]. W(c, tap) is
-// weights[(c / lanes * taps + tap) * lanes + c % lanes]. bias and residual may be null.
+// weights[(c / lanes * taps + tap) * lanes + c % lanes]. bias and residual may be null. The same
+// for `tiles` of kDepthwiseColumns columns in a row, each of which finds its pixels `tile_step`
+// elements behind those of the one before.
 template <class T>
 struct DepthwiseChannelsArgs {
   const T* const* pixels;
+  std::int64_t tiles;
+  std::int64_t tile_step;
   std::int64_t row_step;
   std::int64_t column_step;
   std::int64_t kernel[kSpatialAxes];
