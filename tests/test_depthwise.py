@@ -44,11 +44,19 @@ def test_refuses_groups_of_more_channels_and_says_why() -> None:
 
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (4, 2)], ids=str)
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_every_width(dtype: Any, kernel: tuple[int, int], stride: int) -> None:
+def test_every_width(dtype: Any, data_format: str, kernel: tuple[int, int], stride: int) -> None:
     for width in range(1, 2 * LANES + 3):
-        size = (width - 1) * stride + 1
-        padding = [(k // 2, k - 1 - k // 2) for k in kernel]
-        check(image(2, 4, size, kernel=kernel, dtype=dtype, stride=stride, padding=padding))
+        problem = image(
+            2,
+            4,
+            (width - 1) * stride + 1,
+            kernel=kernel,
+            dtype=dtype,
+            stride=stride,
+            padding=[(k // 2, k - 1 - k // 2) for k in kernel],
+            data_format=data_format,
+        )
+        check(problem)
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 7, 6])

@@ -14,6 +14,7 @@
 // in squares that registers transpose where the image is channels-first; sums go back likewise. The
 // copy serves every tap. No lane idles at the end of a row, however narrow the planes are.
 #include <algorithm>
+#include <utility>
 
 #include "algorithms/common.hpp"
 #include "algorithms/depthwise.hpp"
@@ -479,6 +480,45 @@ class GroupedPlan final : public Plan {
     }
   }
 
+  // Whether tiles write the output themselves.
+  bool ends_in_output(const ConvArrays& arrays) const {
+    return clamp_of(problem().activation) && arrays.out_strides.channel == 1 &&
+           (!arrays.residual || arrays.residual_strides.channel == 1);
+  }
+
+  // Where the sums of rows from `row` on go: to the output, or as they are to scratch. Steps are
+  // those of one column.
+  void set_end(const ConvArrays& arrays, const Place& at, const OutVector& vector, std::int64_t row,
+               bool in_output, const Scratch& scratch, GroupedArgs<T>& args) const {
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    if (!in_output) {
+      args.lanes = table_.lanes;
+      args.low = -infinity;
+      args.high = infinity;
+      args.out = scratch.sums;
+      args.out_row = at.columns * table_.lanes;
+      args.out_step = table_.lanes;
+      return;
+    }
+    const Clamp clamp = *clamp_of(problem().activation);
+    const auto offset = [&](const Strides& strides) {
+      return at.image * strides.batch + vector.out_begin + at.depth * strides.axis[0] +
+             (at.row + row) * strides.axis[1] + at.column * strides.axis[2];
+    };
+    args.lanes = vector.out_channels;
+    args.low = static_cast<T>(clamp.low);
+    args.high = static_cast<T>(clamp.high);
+    if (arrays.bias) args.bias = static_cast<const T*>(arrays.bias) + vector.out_begin;
+    if (arrays.residual) {
+      args.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
+      args.residual_row = arrays.residual_strides.axis[1];
+      args.residual_step = arrays.residual_strides.axis[2];
+    }
+    args.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
+    args.out_row = arrays.out_strides.axis[1];
+    args.out_step = arrays.out_strides.axis[2];
+  }
+
   // Output rows [row, row + rows) of the place, of one vector of channels.
   void compute(const ConvArrays& arrays, const Place& at, const OutVector& vector, std::int64_t row,
                std::int64_t rows, const Scratch& scratch) const {
@@ -495,8 +535,13 @@ class GroupedPlan final : public Plan {
     args.weights = static_cast<const T*>(arrays.packed_weights) + vector.packed_offset;
     if (vector.spread == GroupedSpread::permuted)
       args.spread = spreads_.data() + vector.spread_begin;
-    args.sums_row = at.columns * table_.lanes;
-    args.sums_step = width_.spacing * table_.lanes;
+    const bool in_output = ends_in_output(arrays);
+    set_end(arrays, at, vector, row, in_output, scratch, args);
+    const std::int64_t residual_step =
+        std::exchange(args.residual_step, args.residual_step * width_.spacing);
+    const std::int64_t out_step = std::exchange(args.out_step, args.out_step * width_.spacing);
+    const T* const residual = args.residual;
+    T* const out = args.out;
     const std::int64_t phases = std::min(width_.spacing, at.columns);
     for (std::int64_t phase = 0; phase < phases; ++phase) {
       const std::int64_t count = ceil_div(at.columns - phase, width_.spacing);
@@ -505,13 +550,15 @@ class GroupedPlan final : public Plan {
         const std::int64_t column = phase + tiles.begin(t) * width_.spacing;
         const std::int64_t size = tiles.size(t);
         args.from = scratch.copy + column * width.stride * kChannelBlock + vector.in_block;
-        args.sums = scratch.sums + column * table_.lanes;
+        if (residual) args.residual = residual + column * residual_step;
+        args.out = out + column * out_step;
         const bool known = vector.shape >= 0 && size >= table_.grouped_fewest;
         const auto tile = known ? table_.grouped[vector.shape][size - 1]
                                 : table_.grouped_any[static_cast<int>(vector.spread)][size - 1];
         tile(args);
       }
     }
+    if (in_output) return;
     const bool whole_rows = at.columns == width.out;
     for (std::int64_t r = 0; r < (whole_rows ? 1 : rows); ++r) {
       const std::int64_t pixel =

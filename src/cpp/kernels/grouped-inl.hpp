@@ -2,6 +2,8 @@
 // the contract.
 #pragma once
 
+#include <limits>
+
 #include "kernels/kernel_table.hpp"
 
 namespace pyconv::PYCONV_ISA {
@@ -64,7 +66,7 @@ static inline void grouped_row(const GroupedArgs<T>& args, const TapRow* unit, c
                                Vec<T> (&sum)[kColumns]) {
   using V = Vec<T>;
   constexpr int kWeights = kSize * kChannels;
-  constexpr bool kWeightsStay = kColumns + kWeights + 2 <= PYCONV_VECTOR_REGISTERS;
+  constexpr bool kWeightsStay = kColumns + kWeights + 3 <= PYCONV_VECTOR_REGISTERS;
   for (; unit != end; ++unit) {
     const T* from = args.from + unit->offset;
     const T* weights = args.weights + unit->tap * (kWeights * V::lanes);
@@ -89,20 +91,54 @@ static inline void grouped_row(const GroupedArgs<T>& args, const TapRow* unit, c
   }
 }
 
+// Finished sums of row r, each step for all at once (see end_tile).
+template <class T, int kColumns>
+static inline void end_grouped(const GroupedArgs<T>& args, std::int64_t r,
+                               Vec<T> (&sum)[kColumns]) {
+  using V = Vec<T>;
+  const auto mask = V::mask_range(0, static_cast<int>(args.lanes));
+  if (args.bias) {
+    const V bias = V::load_or_zero(mask, args.bias);
+#pragma GCC unroll 14
+    for (int p = 0; p < kColumns; ++p) sum[p] = sum[p] + bias;
+  }
+  if (args.residual) {
+    const T* const residual = args.residual + r * args.residual_row;
+#pragma GCC unroll 14
+    for (int p = 0; p < kColumns; ++p) {
+      sum[p] = sum[p] + V::load_or_zero(mask, residual + p * args.residual_step);
+    }
+  }
+  T* const out = args.out + r * args.out_row;
+  const std::int64_t step = args.out_step;
+  constexpr T infinity = std::numeric_limits<T>::infinity();
+  if (args.low != -infinity || args.high != infinity) {
+    const V low = V::broadcast(args.low);
+    const V high = V::broadcast(args.high);
+#pragma GCC unroll 14
+    for (int p = 0; p < kColumns; ++p) sum[p] = V::min(high, V::max(low, sum[p]));
+  }
+  if (args.lanes == V::lanes) {
+#pragma GCC unroll 14
+    for (int p = 0; p < kColumns; ++p) sum[p].store(out + p * step);
+  } else {
+#pragma GCC unroll 14
+    for (int p = 0; p < kColumns; ++p) sum[p].store(mask, out + p * step);
+  }
+}
+
 template <class T, int kChannels, int kSize, int kStep, int kColumns>
 void grouped_tile(const GroupedArgs<T>& args) {
   using V = Vec<T>;
   const TapRow* unit = args.units + args.first_unit;
-  T* sums = args.sums;
-  for (std::int64_t r = 0; r < args.rows; ++r, sums += args.sums_row) {
+  for (std::int64_t r = 0; r < args.rows; ++r) {
     V sum[kColumns];
 #pragma GCC unroll 14
     for (int p = 0; p < kColumns; ++p) sum[p] = V::zero();
     const TapRow* const end = args.units + args.unit_ends[r];
     grouped_row<T, kChannels, kSize, kStep, kColumns>(args, unit, end, sum);
     unit = end;
-#pragma GCC unroll 14
-    for (int p = 0; p < kColumns; ++p) sum[p].store(sums + p * args.sums_step);
+    end_grouped(args, r, sum);
   }
 }
 
@@ -111,8 +147,7 @@ template <class T, GroupedSpread kSpread, int kColumns>
 void grouped_any_tile(const GroupedArgs<T>& args) {
   using V = Vec<T>;
   const TapRow* unit = args.units + args.first_unit;
-  T* sums = args.sums;
-  for (std::int64_t r = 0; r < args.rows; ++r, sums += args.sums_row) {
+  for (std::int64_t r = 0; r < args.rows; ++r) {
     V sum[kColumns];
 #pragma GCC unroll 14
     for (int p = 0; p < kColumns; ++p) sum[p] = V::zero();
@@ -136,8 +171,7 @@ void grouped_any_tile(const GroupedArgs<T>& args) {
         }
       }
     }
-#pragma GCC unroll 14
-    for (int p = 0; p < kColumns; ++p) sum[p].store(sums + p * args.sums_step);
+    end_grouped(args, r, sum);
   }
 }
 

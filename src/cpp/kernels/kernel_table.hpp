@@ -417,7 +417,10 @@ struct TapRow {
 //     sum(r, p) = fma(weights[((unit.tap * size + w) * channels + i) * lanes + lane],
 //                     from[unit.offset + p * column_step + w * tap_step + X(i, lane)], sum(r, p))
 // over unit, w, i that starts at +0, where X is lane (same), spread[i * lanes + lane] (permuted) or
-// i (broadcast). Goes to sums[r * sums_row + p * sums_step + lane]. May read whole vectors.
+// i (broadcast). May read whole vectors. Then, for lane < lanes,
+//     out[r * out_row + p * out_step + lane] = min(high, max(low, (sum(r, p) + bias[lane]) +
+//                               residual[r * residual_row + p * residual_step + lane]))
+// where bias and residual may be null.
 template <class T>
 struct GroupedArgs {
   const T* from;
@@ -431,9 +434,16 @@ struct GroupedArgs {
   std::int64_t column_step;
   const T* weights;
   const std::int32_t* spread;
-  T* sums;
-  std::int64_t sums_row;
-  std::int64_t sums_step;
+  std::int64_t lanes;
+  const T* bias;
+  T low;
+  T high;
+  const T* residual;
+  std::int64_t residual_row;
+  std::int64_t residual_step;
+  T* out;
+  std::int64_t out_row;
+  std::int64_t out_step;
 };
 
 template <class T>
