@@ -44,6 +44,17 @@ struct TileAxis {
   }
 };
 
+// Of kDepthwiseShapes, the one that knows a kernel, or the first, which serves any.
+inline int depthwise_shape(const ConvProblem& problem, std::int64_t row_step,
+                           std::int64_t column_step) {
+  const std::int64_t size = problem.axes[2].kernel;
+  if (problem.axes[1].kernel != size || row_step != column_step) return 0;
+  for (int i = 1; i < kDepthwiseShapeCount; ++i) {
+    if (kDepthwiseShapes[i].size == size && kDepthwiseShapes[i].step == row_step) return i;
+  }
+  return 0;
+}
+
 template <class T>
 DepthwiseEnd<T> no_epilogue() {
   DepthwiseEnd<T> end{};

@@ -32,7 +32,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
       tile_[i] = TileAxis(axis);
       step_[i] = std::min(tile_[i].step, axis.kernel);
     }
-    shape_ = shape();
+    shape_ = depthwise_shape(p, step_[0], step_[1]);
     columns_ = Split::by_limit(p.axes[2].out, kColumns);
     const std::int64_t vector_bytes =
         p.taps() * table_.lanes * static_cast<std::int64_t>(sizeof(T));
@@ -170,17 +170,6 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   }
 
   static constexpr std::int64_t kZeros = std::numeric_limits<std::int64_t>::min();
-
-  DepthwiseShape shape() const {
-    const std::int64_t kernel = problem().axes[1].kernel;
-    if (problem().axes[2].kernel != kernel || step_[0] != step_[1]) return DepthwiseShape::any;
-    if (step_[0] == 1 && kernel == 3) return DepthwiseShape::k3;
-    if (step_[0] == 1 && kernel == 5) return DepthwiseShape::k5;
-    if (step_[0] == 1 && kernel == 7) return DepthwiseShape::k7;
-    if (step_[0] == 2 && kernel == 3) return DepthwiseShape::k3s2;
-    if (step_[0] == 2 && kernel == 5) return DepthwiseShape::k5s2;
-    return DepthwiseShape::any;
-  }
 
   std::int64_t input_rows(std::int64_t rows) const {
     return (rows - 1) * step_[0] + problem().axes[1].kernel;
@@ -320,7 +309,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
       column_step = tile_[1].spacing * strides.axis[2];
     };
     const bool in_registers = ends_in_registers(arrays);
-    const auto kernel = table_.depthwise_channels[static_cast<int>(shape_)][task.rows - 1];
+    const auto kernel = table_.depthwise_channels[shape_][task.rows - 1];
     if (in_registers) {
       clamp_of(p.activation, end);
       args.bias = bias;
@@ -362,7 +351,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   const KernelTable<T>& table_;
   TileAxis tile_[2];      // of the height and the width
   std::int64_t step_[2];  // of the kernel's table
-  DepthwiseShape shape_;
+  int shape_;
   Split columns_;
   std::int64_t chunk_;  // channels, whole vectors
 };

@@ -46,9 +46,8 @@ class DepthwisePixelsPlan final : public RowsPlan {
     find_phases(width);
     // Only zeros of the width are masked; other padding is copied.
     const std::int64_t reach = (width.out - 1) * width.stride + shifts_.back();
-    in_place_ =
-        (width.stride == 1 || shape_ == DepthwiseShape::k3s2 || shape_ == DepthwiseShape::k5s2) &&
-        (p.padding_mode == PaddingMode::zeros || (width.pad_before == 0 && reach < width.in));
+    in_place_ = (width.stride == 1 || shape_ != 0) && (p.padding_mode == PaddingMode::zeros ||
+                                                       (width.pad_before == 0 && reach < width.in));
     plane_kernel_ = plane_kernel();
     zeros_ = row_length_;
     if (in_place_) {
@@ -195,25 +194,13 @@ class DepthwisePixelsPlan final : public RowsPlan {
   };
 
   // The kernel for a column stride of 1, as copied rows have it.
-  DepthwiseShape unit_shape() const {
-    const std::int64_t kernel = problem().axes[2].kernel;
-    if (problem().axes[1].kernel != kernel || row_step_ != 1) return DepthwiseShape::any;
-    return kernel == 3   ? DepthwiseShape::k3
-           : kernel == 5 ? DepthwiseShape::k5
-           : kernel == 7 ? DepthwiseShape::k7
-                         : DepthwiseShape::any;
-  }
+  int unit_shape() const { return depthwise_shape(problem(), row_step_, 1); }
 
   // The kernel for rows that are read in place.
-  DepthwiseShape shape() const {
+  int shape() const {
     const Axis& width = problem().axes[2];
     if (width.stride == 1) return unit_shape();
-    if (problem().axes[1].kernel == width.kernel && row_step_ == 2 && width.stride == 2 &&
-        width.dilation == 1) {
-      if (width.kernel == 3) return DepthwiseShape::k3s2;
-      if (width.kernel == 5) return DepthwiseShape::k5s2;
-    }
-    return DepthwiseShape::any;
+    return width.dilation == 1 ? depthwise_shape(problem(), row_step_, width.stride) : 0;
   }
 
   // The kernel for whole planes that are read in place, or null.
@@ -558,8 +545,8 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const T* bias = static_cast<const T*>(arrays.bias);
     const std::int64_t out_row = height_.spacing * arrays.out_strides.axis[1];
     const std::int64_t residual_row = height_.spacing * arrays.residual_strides.axis[1];
-    const DepthwiseShape shape = task.in_place ? shape_ : unit_shape();
-    const auto kernel = table_.depthwise_pixels[static_cast<int>(shape)][tile.size];
+    const int shape = task.in_place ? shape_ : unit_shape();
+    const auto kernel = table_.depthwise_pixels[shape][tile.size];
     for (std::int64_t i = 0; i < group.out_channels; ++i) {
       const std::int64_t channel = group.out_begin + i;
       T* out = static_cast<T*>(arrays.out) + offset(arrays.out_strides, channel);
@@ -629,7 +616,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
   const KernelTable<T>& table_;
   TileAxis height_;
   std::int64_t row_step_;  // of the kernel's table
-  DepthwiseShape shape_;
+  int shape_;
   Split rows_, columns_;              // blocks of a plane
   std::vector<std::int64_t> shifts_;  // of the taps of a row, in place
   std::vector<std::int64_t> copy_shifts_;

@@ -145,18 +145,16 @@ void depthwise_channels(const DepthwiseChannelsArgs<T>& args) {
   }
 }
 
-template <class T, int kRows = kMaxDepthwiseChannelRows>
+template <class T, int kRows = kMaxDepthwiseChannelRows, int kIndex = 0>
 constexpr void fill_depthwise_channels(KernelTable<T>& table) {
-  const auto set = [&table](DepthwiseShape shape, void (*kernel)(const DepthwiseChannelsArgs<T>&)) {
-    table.depthwise_channels[static_cast<int>(shape)][kRows - 1] = kernel;
-  };
-  set(DepthwiseShape::any, depthwise_channels<T, kRows, 0, 0>);
-  set(DepthwiseShape::k3, depthwise_channels<T, kRows, 3, 1>);
-  set(DepthwiseShape::k5, depthwise_channels<T, kRows, 5, 1>);
-  set(DepthwiseShape::k7, depthwise_channels<T, kRows, 7, 1>);
-  set(DepthwiseShape::k3s2, depthwise_channels<T, kRows, 3, 2>);
-  set(DepthwiseShape::k5s2, depthwise_channels<T, kRows, 5, 2>);
-  if constexpr (kRows > 1) fill_depthwise_channels<T, kRows - 1>(table);
+  constexpr DepthwiseShape kShape = kDepthwiseShapes[kIndex];
+  table.depthwise_channels[kIndex][kRows - 1] =
+      depthwise_channels<T, kRows, kShape.size, kShape.step>;
+  if constexpr (kIndex + 1 < kDepthwiseShapeCount) {
+    fill_depthwise_channels<T, kRows, kIndex + 1>(table);
+  } else if constexpr (kRows > 1) {
+    fill_depthwise_channels<T, kRows - 1>(table);
+  }
 }
 
 }  // namespace pyconv::PYCONV_ISA

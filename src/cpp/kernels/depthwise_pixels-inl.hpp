@@ -229,21 +229,18 @@ void depthwise_pixels(const DepthwiseArgs<T>& args) {
   }
 }
 
-template <class T, int kIndex = 0>
+template <class T, int kHeight = 0, int kIndex = 0>
 constexpr void fill_depthwise_pixels(KernelTable<T>& table) {
-  constexpr int kRows = kDepthwiseRows[kIndex];
-  const auto set = [&table](DepthwiseShape shape, void (*kernel)(const DepthwiseArgs<T>&)) {
-    table.depthwise_pixels[static_cast<int>(shape)][kIndex] = kernel;
-  };
-  set(DepthwiseShape::any, depthwise_pixels<T, kRows, 0, 1>);
-  // One or two rows are what remains of an image: not worth code of their own.
-  constexpr bool kSpecial = kRows > 2;
-  set(DepthwiseShape::k3, depthwise_pixels < T, kRows, kSpecial ? 3 : 0, 1 >);
-  set(DepthwiseShape::k5, depthwise_pixels < T, kRows, kSpecial ? 5 : 0, 1 >);
-  set(DepthwiseShape::k7, depthwise_pixels < T, kRows, kSpecial ? 7 : 0, 1 >);
-  set(DepthwiseShape::k3s2, depthwise_pixels<T, kRows, 3, 2>);
-  set(DepthwiseShape::k5s2, depthwise_pixels<T, kRows, 5, 2>);
-  if constexpr (kIndex + 1 < kDepthwiseRowCounts) fill_depthwise_pixels<T, kIndex + 1>(table);
+  constexpr int kRows = kDepthwiseRows[kHeight];
+  constexpr DepthwiseShape kShape = kDepthwiseShapes[kIndex];
+  // One or two rows are what remains of an image: not worth code of their own where any will do.
+  constexpr int kSize = kRows > 2 || kShape.step == 2 ? kShape.size : 0;
+  table.depthwise_pixels[kIndex][kHeight] = depthwise_pixels<T, kRows, kSize, kShape.step>;
+  if constexpr (kIndex + 1 < kDepthwiseShapeCount) {
+    fill_depthwise_pixels<T, kHeight, kIndex + 1>(table);
+  } else if constexpr (kHeight + 1 < kDepthwiseRowCounts) {
+    fill_depthwise_pixels<T, kHeight + 1>(table);
+  }
 }
 
 }  // namespace pyconv::PYCONV_ISA

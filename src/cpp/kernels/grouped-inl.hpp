@@ -14,7 +14,13 @@ namespace pyconv::PYCONV_ISA {
 template <int kChannel, int kChannels, class T>
 static inline Vec<T> spread(Vec<T> pixel) {
   using V = Vec<T>;
-  if constexpr (kChannels == 2) {
+  if constexpr (kChannels == 3) {
+    static constexpr std::int32_t kThirds[3][16] = {
+        {0, 0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9, 12, 12, 12, 15},
+        {1, 1, 1, 4, 4, 4, 7, 7, 7, 10, 10, 10, 13, 13, 13, 15},
+        {2, 2, 2, 5, 5, 5, 8, 8, 8, 11, 11, 11, 14, 14, 14, 15}};
+    return V::permute(pixel, V::load_index(kThirds[kChannel]));
+  } else if constexpr (kChannels == 2) {
     return V::template permute_fours<kChannel == 0 ? 0xa0 : 0xf5>(pixel);
   } else if constexpr (kChannels > 1) {
     return V::template permute_fours<kChannel % 4 * 0x55>(pixel);

@@ -268,10 +268,15 @@ struct EpilogueArgs {
   Activation activation;
 };
 
-// Depthwise kernels exist for square kernels of 3, 5 and 7 at row step and column stride 1, of 3
-// and 5 at 2 (undilated columns), and for any at column stride 1.
-enum class DepthwiseShape : std::uint8_t { any, k3, k5, k7, k3s2, k5s2 };
-inline constexpr int kDepthwiseShapes = 6;
+// Depthwise kernels exist for square kernels of some sizes, at equal steps of rows and columns
+// (that of 2 for undilated columns alone), and for any (0) at column stride 1.
+struct DepthwiseShape {
+  int size;
+  int step;
+};
+inline constexpr DepthwiseShape kDepthwiseShapes[] = {{0, 1}, {3, 1}, {4, 1}, {5, 1}, {6, 1},
+                                                      {7, 1}, {3, 2}, {4, 2}, {5, 2}};
+inline constexpr int kDepthwiseShapeCount = sizeof(kDepthwiseShapes) / sizeof(DepthwiseShape);
 
 // Output rows of a tile. 7 divides the heights 7, 14, 28, 56, 112, 224 of most networks.
 inline constexpr int kDepthwiseRows[] = {1, 2, 4, 7};
@@ -399,8 +404,8 @@ struct GroupedShape {
   int step;
 };
 inline constexpr GroupedShape kGroupedShapes[] = {
-    {1, 3, 1}, {1, 5, 1}, {1, 7, 1}, {1, 3, 2}, {1, 5, 2}, {2, 3, 1},
-    {2, 3, 2}, {4, 3, 1}, {4, 3, 2}, {8, 3, 1}, {8, 3, 2},
+    {1, 3, 1}, {1, 4, 1}, {1, 5, 1}, {1, 6, 1}, {1, 7, 1}, {1, 3, 2}, {1, 4, 2}, {1, 5, 2},
+    {2, 3, 1}, {2, 3, 2}, {3, 3, 1}, {3, 3, 2}, {4, 3, 1}, {4, 3, 2}, {8, 3, 1}, {8, 3, 2},
 };
 inline constexpr int kGroupedShapeCount = sizeof(kGroupedShapes) / sizeof(GroupedShape);
 
@@ -598,13 +603,13 @@ struct KernelTable {
   void (*epilogue)(const EpilogueArgs<T>&);
 
   // [shape][n] for tiles of kDepthwiseRows[n] rows
-  void (*depthwise_pixels[kDepthwiseShapes][kDepthwiseRowCounts])(const DepthwiseArgs<T>&);
+  void (*depthwise_pixels[kDepthwiseShapeCount][kDepthwiseRowCounts])(const DepthwiseArgs<T>&);
 
   // [shape], or null where registers are too few
   void (*depthwise_plane[kDepthwisePlaneShapes])(const DepthwisePlaneArgs<T>&);
 
   // [shape][tile rows - 1]
-  void (*depthwise_channels[kDepthwiseShapes][kMaxDepthwiseChannelRows])(
+  void (*depthwise_channels[kDepthwiseShapeCount][kMaxDepthwiseChannelRows])(
       const DepthwiseChannelsArgs<T>&);
 
   // Largest columns of a tile, and smallest where the kernel knows the shape; [shape][columns - 1],
