@@ -65,7 +65,7 @@ SWEEPS = (
         lambda n: (_grouped(max(2, 128 // n), n), (28, 28)),
     ),
     Sweep("depthwise channels, 3x3 @28", range(24, 73), lambda n: (_grouped(n, 1), (28, 28))),
-    Sweep("depthwise kernel, 64 @28", range(2, 14), lambda n: (_grouped(64, 1, n), (28, 28))),
+    Sweep("depthwise kernel, 64 @28", range(3, 14), lambda n: (_grouped(64, 1, n), (28, 28))),
     Sweep(
         "depthwise multiplier, 48 3x3 @28",
         range(1, 9),
@@ -75,7 +75,7 @@ SWEEPS = (
     Sweep("channels, 3x3 @14", range(24, 73), lambda n: (_grouped(1, n), (14, 14))),
     Sweep("channels, 1x1 @28", range(24, 73), lambda n: (_grouped(1, n, 1), (28, 28))),
     Sweep("width, 64 3x3", range(7, 72), lambda n: (_grouped(1, 64), (14, n))),
-    Sweep("kernel, 32 @28", range(1, 12), lambda n: (_grouped(1, 32, n), (28, 28))),
+    Sweep("kernel, 32 @28", range(3, 12), lambda n: (_grouped(1, 32, n), (28, 28))),
 )
 
 
@@ -100,7 +100,8 @@ def steps(times: Sequence[float]) -> list[float]:
 def plot(curves: dict[str, dict[str, list[float]]], path: str) -> None:
     """Draw one panel per sweep, one line per data format."""
     rows = -(-len(SWEEPS) // 2)
-    figure = import_module("matplotlib.figure").Figure(figsize=(12, 2.4 * rows), layout="constrained")
+    new_figure = import_module("matplotlib.figure").Figure
+    figure = new_figure(figsize=(12, 2.4 * rows), layout="constrained")
     for axes, sweep in zip(figure.subplots(rows, 2).flat, SWEEPS, strict=False):
         for data_format, times in curves[sweep.name].items():
             axes.plot(list(sweep.values), times, marker=".", linewidth=1, label=data_format)

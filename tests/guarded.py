@@ -89,6 +89,9 @@ def shapes(n: int) -> dict[str, tuple[Sequence[int], Any, dict[str, Any]]]:
         "depthwise 5x5": ((1, 2, 6, n + 1), (4, 1, 5, 5), dict(padding=2, groups=2)),
         "depthwise stride 2": ((1, 2, 5, 2 * n), (2, 1, 3, 3), dict(padding=1, stride=2, groups=2)),
         "depthwise pairs": ((1, n, 5, 6), (2 * n, 1, 3, 3), dict(stride=2, groups=n)),
+        "depthwise multiplier": ((1, n, 4, 9), (3 * n, 1, 3, 3), dict(padding=1, groups=n)),
+        "depthwise 4x4": ((1, n, 5, 13), (n, 1, 4, 4), dict(padding=2, groups=n)),
+        "groups of three": ((1, 3 * n, 3, 8), (3 * n, 3, 3, 3), dict(padding=1, groups=n)),
         "depthwise padding": ((1, 3, 9, n), (3, 1, 3, 3), dict(padding=6, groups=3)),
         "reflect": ((1, 3, 4, n + 2), (5, 3, 5, 5), dict(padding=2, padding_mode="reflect")),
         "circular": (

@@ -42,7 +42,7 @@ def test_refuses_groups_of_more_channels_and_says_why() -> None:
         pyconv.conv2d(x, weight, groups=2, algorithm="depthwise")
 
 
-@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (4, 2)], ids=str)
+@pytest.mark.parametrize("kernel", [(3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (4, 2)], ids=str)
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_every_width(dtype: Any, data_format: str, kernel: tuple[int, int], stride: int) -> None:
     for width in range(1, 2 * LANES + 3):
@@ -59,7 +59,7 @@ def test_every_width(dtype: Any, data_format: str, kernel: tuple[int, int], stri
         check(problem)
 
 
-@pytest.mark.parametrize("kernel", [3, 5, 7, 6])
+@pytest.mark.parametrize("kernel", [3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_every_height(data_format: str, kernel: int, stride: int) -> None:
     for height in range(1, 20):
@@ -77,8 +77,11 @@ def test_every_height(data_format: str, kernel: int, stride: int) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (3, 4)], ids=str)
-def test_every_number_of_channels(dtype: Any, stride: int, kernel: tuple[int, int]) -> None:
+@pytest.mark.parametrize("kernel", [(3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (3, 4)], ids=str)
+@pytest.mark.parametrize("multiplier", [1, 3])
+def test_every_number_of_channels(
+    dtype: Any, stride: int, kernel: tuple[int, int], multiplier: int
+) -> None:
     for channels in range(1, 2 * LANES + 2):
         check(
             image(
@@ -86,6 +89,7 @@ def test_every_number_of_channels(dtype: Any, stride: int, kernel: tuple[int, in
                 5,
                 6,
                 kernel=kernel,
+                multiplier=multiplier,
                 dtype=dtype,
                 stride=stride,
                 padding=2,
@@ -116,8 +120,13 @@ def test_channel_multipliers(
 
 
 def test_uneven_multipliers(dtype: Any, data_format: str) -> None:
-    weights = [(1, 1, 3, 3), (4, 1, 3, 3), (2, 1, 3, 3)]
-    check(make((2, 3, 9, 9), weights, dtype, padding=1, data_format=data_format))
+    weights = [(1, 1, 3, 3), (4, 1, 3, 3), (2, 1, 3, 3), (31, 1, 3, 3), (1, 1, 3, 3)]
+    check(make((2, 5, 9, 9), weights, dtype, padding=1, data_format=data_format))
+
+
+def test_more_channels_than_one_chunk_of_weights() -> None:
+    for multiplier in (1, 2, 5):
+        check(image(520, 4, 9, multiplier=multiplier, padding=1, data_format="channels_last"))
 
 
 @pytest.mark.parametrize("activation", [None, "relu", ("clip", -0.5, 0.25), "hardswish"])

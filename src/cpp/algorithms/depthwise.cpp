@@ -14,7 +14,7 @@ constexpr double kMostCopied = 1 << 17;
 
 bool serves_channels(const ConvProblem& problem) {
   return std::all_of(problem.groups.begin(), problem.groups.end(),
-                     [](const Group& group) { return group.out_channels == 1; });
+                     [](const Group& group) { return group.out_channels > 0; });
 }
 
 // Weights are packed for both plans, one after the other: they are few.
@@ -117,11 +117,10 @@ std::string depthwise_refuses(const ConvProblem& problem) {
 }
 
 bool depthwise_pays(const ConvProblem& problem) {
-  // It reads the input once per output channel: with many of them, as in a first layer of one input
-  // channel, algorithms that share it are up to twice as fast.
-  constexpr std::int64_t kMostMultiplier = 4;
-  return std::all_of(problem.groups.begin(), problem.groups.end(),
-                     [](const Group& group) { return group.out_channels <= kMostMultiplier; });
+  // Where lanes are pixels it reads the input once per output channel: with many of them, as in a
+  // first layer of one input channel, algorithms that share it are up to twice as fast.
+  const std::int64_t most = problem.channels_last && problem.groups.size() > 1 ? 32 : 4;
+  return most_out_channels(problem) <= most;
 }
 
 std::unique_ptr<Plan> plan_depthwise(ConvProblem problem) {

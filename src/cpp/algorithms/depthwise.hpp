@@ -79,8 +79,8 @@ int depthwise_threads(const ConvProblem& problem, int limit);
 
 // Lanes are pixels of a row: serves every depthwise problem and all arrays.
 std::unique_ptr<RowsPlan> plan_depthwise_pixels(ConvProblem problem);
-// Lanes are channels: one output channel per group; the channels of the input and of the output
-// must be next to each other.
+// Lanes are channels: of every group one output at least; the channels of the input and of the
+// output must be next to each other.
 std::unique_ptr<RowsPlan> plan_depthwise_channels(ConvProblem problem);
 
 }  // namespace pyconv

@@ -1,4 +1,6 @@
-// Depthwise convolution where the lanes are channels, which are next to each other in memory.
+// Depthwise convolution where the lanes are output channels, which are next to each other in
+// memory, as those of the input are. Where an input channel has several outputs, vectors of pixels
+// are spread over the lanes when they are loaded.
 //
 // A tile is up to two rows of four output pixels. Its kernel reads the input through a table of
 // pixel pointers, in which padding is a pointer to zeros and any stride or dilation is just another
@@ -7,6 +9,7 @@
 //
 //     [vector of channels][tap][lane]
 #include <algorithm>
+#include <vector>
 
 #include "algorithms/common.hpp"
 #include "algorithms/depthwise.hpp"
@@ -38,6 +41,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
         p.taps() * table_.lanes * static_cast<std::int64_t>(sizeof(T));
     chunk_ = table_.lanes * std::max(kLeastVectors, kWeightBytes / vector_bytes);
     chunk_ = std::min(chunk_, round_up(p.out_channels, table_.lanes));
+    if (p.out_channels != p.in_channels) list_spreads();
   }
 
   std::string name() const override { return "depthwise"; }
@@ -55,12 +59,15 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     std::fill_n(to, packed_bytes() / sizeof(T), T(0));
     TapOffsets offsets(problem());
     for (std::size_t g = 0; g < weights.size(); ++g) {
-      const std::int64_t channel = problem().groups[g].out_begin;
-      T* lane = to + channel / table_.lanes * taps * table_.lanes + channel % table_.lanes;
-      const T* from = static_cast<const T*>(weights[g].data);
-      for (const std::int64_t offset : offsets.of(weights[g])) {
-        *lane = from[offset];
-        lane += table_.lanes;
+      const Group& group = problem().groups[g];
+      for (std::int64_t out = 0; out < group.out_channels; ++out) {
+        const std::int64_t channel = group.out_begin + out;
+        T* lane = to + channel / table_.lanes * taps * table_.lanes + channel % table_.lanes;
+        const T* from = static_cast<const T*>(weights[g].data) + out * weights[g].out_stride;
+        for (const std::int64_t offset : offsets.of(weights[g])) {
+          *lane = from[offset];
+          lane += table_.lanes;
+        }
       }
     }
   }
@@ -158,6 +165,28 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     const std::int64_t spacing = tile_[0].spacing;
     const std::int64_t of_phase = ceil_div(end - begin, std::min(spacing, end - begin));
     return {begin, end, spacing, ceil_div(of_phase, std::int64_t(kMaxDepthwiseChannelRows))};
+  }
+
+  // Where the input channels under each vector and under each lane begin.
+  void list_spreads() {
+    std::int64_t vector_begin = 0;
+    for (const Group& group : problem().groups) {
+      for (std::int64_t out = 0; out < group.out_channels; ++out) {
+        const std::int64_t channel = group.out_begin + out;
+        if (channel % chunk_ == 0) chunk_begins_.push_back(group.in_begin);
+        if (channel % table_.lanes == 0) {
+          vector_begin = group.in_begin;
+          in_begins_.push_back(vector_begin - chunk_begins_.back());
+        }
+        spread_.push_back(static_cast<std::int32_t>(group.in_begin - vector_begin));
+      }
+    }
+    spread_.resize(static_cast<std::size_t>(round_up(problem().out_channels, table_.lanes)));
+  }
+
+  // The first input channel under a chunk of output channels that begins at `channel`.
+  std::int64_t in_begin(std::int64_t channel) const {
+    return spread_.empty() ? channel : chunk_begins_[static_cast<std::size_t>(channel / chunk_)];
   }
 
   // The workspace begins with a pixel of zeros for all threads.
@@ -265,7 +294,8 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     const ConvProblem& p = problem();
     list(p.axes[2], 1, arrays.x_strides.axis[2], column, columns, kDepthwiseColumns,
          task.column_offsets);
-    const T* x = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch + channel;
+    const T* x =
+        static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch + in_begin(channel);
     const std::int64_t height = p.axes[0].kernel * input_rows(task.rows);
     const std::int64_t width = input_columns();
     const T** pixel = task.pixels;
@@ -283,8 +313,13 @@ class DepthwiseChannelsPlan final : public RowsPlan {
       return task.image * strides.batch + task.depth * strides.axis[0] +
              task.row * strides.axis[1] + column * strides.axis[2] + channel * strides.channel;
     };
-    DepthwiseChannelsArgs<T> args;
+    DepthwiseChannelsArgs<T> args{};
     args.pixels = task.pixels;
+    if (!spread_.empty()) {
+      args.spread = &spread_[static_cast<std::size_t>(channel)];
+      args.in_begins = &in_begins_[static_cast<std::size_t>(channel / table_.lanes)];
+      args.in_channels = p.in_channels - in_begin(channel);
+    }
     args.tiles = tiles;
     args.tile_step =
         kDepthwiseColumns * tile_[1].spacing * p.axes[2].stride * arrays.x_strides.axis[2];
@@ -354,6 +389,11 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   int shape_;
   Split columns_;
   std::int64_t chunk_;  // channels, whole vectors
+  // If an input channel has several outputs: per chunk the input channel that it begins with, per
+  // vector how far behind it begins, per lane how far behind that.
+  std::vector<std::int64_t> chunk_begins_;
+  std::vector<std::int64_t> in_begins_;
+  std::vector<std::int32_t> spread_;
 };
 
 }  // namespace

@@ -621,8 +621,8 @@ bool grouped_pays(const ConvProblem& p) {
   const std::int64_t in_channels = most_in_channels(p);
   const std::int64_t out_channels = most_out_channels(p);
   if (p.groups.size() < 2) return false;
+  if (in_channels == 1 && p.channels_last) return out_channels == 1 && width.kernel >= 6;
   if (in_channels == 1 && out_channels <= 4) {
-    if (p.channels_last) return out_channels > 1 || width.kernel >= 7;
     if (p.out_channels < 12) return false;
     // Lanes that are pixels take long rows as they are, those of 3x3 kernels at some ease.
     const Axis& height = p.axes[1];

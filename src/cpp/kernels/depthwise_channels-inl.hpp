@@ -8,10 +8,9 @@ namespace pyconv::PYCONV_ISA {
 // A row of weights stays in registers while it meets the rows of input pixels of all output rows:
 // (kSize + 2 * 10) loads per 56 multiply-adds of a 7x7 kernel. Sharing input rows among output rows
 // instead takes a weight from memory for each multiply-add, which is 1.3 times slower.
-template <class T, int kRows, int kSize, int kStep, bool kMasked>
-static inline void channel_sums(const DepthwiseChannelsArgs<T>& args, std::int64_t offset,
-                                const T* weights, typename Vec<T>::Mask mask,
-                                Vec<T> (&sum)[kRows][kDepthwiseColumns]) {
+template <class T, int kRows, int kSize, int kStep, class Load>
+static inline void channel_sums(const DepthwiseChannelsArgs<T>& args, const T* weights,
+                                const Load& load, Vec<T> (&sum)[kRows][kDepthwiseColumns]) {
   using V = Vec<T>;
   // On 16 registers a weight is the memory operand of its multiply-adds.
   constexpr int kRegisters = sizeof(V) == 64 ? 32 : 16;
@@ -33,8 +32,7 @@ static inline void channel_sums(const DepthwiseChannelsArgs<T>& args, std::int64
         const T* const* row = pixels + (r * kStep + h) * kWidth;
 #pragma GCC unroll 16
         for (int k = 0; k < kWidth; ++k) {
-          const T* from = row[k] + offset;
-          V v = kMasked ? V::load_or_zero(mask, from) : V::load(from);
+          V v = load(row[k]);
           // Or GCC would load it again for every use.
           asm("" : "+v"(v.v));
 #pragma GCC unroll 8
@@ -51,10 +49,9 @@ static inline void channel_sums(const DepthwiseChannelsArgs<T>& args, std::int64
 }
 
 // The same for a kernel of any size.
-template <class T, int kRows, bool kMasked>
-static inline void channel_any_sums(const DepthwiseChannelsArgs<T>& args, std::int64_t offset,
-                                    const T* weights, typename Vec<T>::Mask mask,
-                                    Vec<T> (&sum)[kRows][kDepthwiseColumns]) {
+template <class T, int kRows, class Load>
+static inline void channel_any_sums(const DepthwiseChannelsArgs<T>& args, const T* weights,
+                                    const Load& load, Vec<T> (&sum)[kRows][kDepthwiseColumns]) {
   using V = Vec<T>;
   const std::int64_t width = (kDepthwiseColumns - 1) * args.column_step + args.kernel[2];
   const std::int64_t height = (kRows - 1) * args.row_step + args.kernel[1];
@@ -69,9 +66,7 @@ static inline void channel_any_sums(const DepthwiseChannelsArgs<T>& args, std::i
           const T* const* row = pixels + (r * args.row_step + h) * width + w;
 #pragma GCC unroll 8
           for (int p = 0; p < kDepthwiseColumns; ++p) {
-            const T* from = row[p * args.column_step] + offset;
-            const V v = kMasked ? V::load_or_zero(mask, from) : V::load(from);
-            sum[r][p] = V::fma(weight, v, sum[r][p]);
+            sum[r][p] = V::fma(weight, load(row[p * args.column_step]), sum[r][p]);
           }
         }
       }
@@ -80,23 +75,38 @@ static inline void channel_any_sums(const DepthwiseChannelsArgs<T>& args, std::i
   }
 }
 
-template <class T, int kRows, int kSize, int kStep, bool kMasked>
+enum class ChannelLanes : std::uint8_t { whole, masked, spread };
+
+template <class T, int kRows, int kSize, int kStep, ChannelLanes kLanes>
 static inline void channel_tile(const DepthwiseChannelsArgs<T>& args, std::int64_t tile,
                                 std::int64_t channel, const T* weights) {
   using V = Vec<T>;
-  const auto mask =
-      V::mask_range(0, kMasked ? static_cast<int>(args.channels - channel) : V::lanes);
+  constexpr bool kMasked = kLanes != ChannelLanes::whole;
+  constexpr bool kSpread = kLanes == ChannelLanes::spread;
+  const auto first_lanes = [](std::int64_t count) {
+    return V::mask_range(0, count < V::lanes ? static_cast<int>(count) : V::lanes);
+  };
+  const auto mask = first_lanes(kMasked ? args.channels - channel : V::lanes);
   V sum[kRows][kDepthwiseColumns];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
     for (int p = 0; p < kDepthwiseColumns; ++p) sum[r][p] = V::zero();
   }
-  const std::int64_t offset = tile * args.tile_step + channel;
+  const std::int64_t in_channel = kSpread ? args.in_begins[channel / V::lanes] : channel;
+  const std::int64_t offset = tile * args.tile_step + in_channel;
+  const auto readable = kSpread ? first_lanes(args.in_channels - in_channel) : mask;
+  typename V::Index index = {};
+  if constexpr (kSpread) index = V::load_index(args.spread + channel);
+  const auto pixels = [&](const T* pixel) {
+    const T* const from = pixel + offset;
+    const V v = kMasked ? V::load_or_zero(readable, from) : V::load(from);
+    return kSpread ? V::permute(v, index) : v;
+  };
   if constexpr (kSize == 0) {
-    channel_any_sums<T, kRows, kMasked>(args, offset, weights, mask, sum);
+    channel_any_sums<T, kRows>(args, weights, pixels, sum);
   } else {
-    channel_sums<T, kRows, kSize, kStep, kMasked>(args, offset, weights, mask, sum);
+    channel_sums<T, kRows, kSize, kStep>(args, weights, pixels, sum);
   }
   const auto load = [&](const T* from) {
     return kMasked ? V::load_or_zero(mask, from) : V::load(from);
@@ -133,14 +143,19 @@ template <class T, int kRows, int kSize, int kStep>
 void depthwise_channels(const DepthwiseChannelsArgs<T>& args) {
   constexpr std::int64_t lanes = Vec<T>::lanes;
   const std::int64_t pitch = args.kernel[0] * args.kernel[1] * args.kernel[2] * lanes;
+  const std::int64_t whole = args.spread ? 0 : args.channels / lanes * lanes;
   for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
     const T* weights = args.weights;
     std::int64_t channel = 0;
-    for (; channel + lanes <= args.channels; channel += lanes, weights += pitch) {
-      channel_tile<T, kRows, kSize, kStep, false>(args, tile, channel, weights);
+    for (; channel < whole; channel += lanes, weights += pitch) {
+      channel_tile<T, kRows, kSize, kStep, ChannelLanes::whole>(args, tile, channel, weights);
     }
-    if (channel < args.channels) {
-      channel_tile<T, kRows, kSize, kStep, true>(args, tile, channel, weights);
+    if (args.spread) {
+      for (; channel < args.channels; channel += lanes, weights += pitch) {
+        channel_tile<T, kRows, kSize, kStep, ChannelLanes::spread>(args, tile, channel, weights);
+      }
+    } else if (channel < args.channels) {
+      channel_tile<T, kRows, kSize, kStep, ChannelLanes::masked>(args, tile, channel, weights);
     }
   }
 }

@@ -72,7 +72,8 @@ static inline void grouped_row(const GroupedArgs<T>& args, const TapRow* unit, c
                                Vec<T> (&sum)[kColumns]) {
   using V = Vec<T>;
   constexpr int kWeights = kSize * kChannels;
-  constexpr bool kWeightsStay = kColumns + kWeights + 3 <= PYCONV_VECTOR_REGISTERS;
+  constexpr int kIndexes = kChannels == 3 ? 3 : 0;  // of permutations
+  constexpr bool kWeightsStay = kColumns + kWeights + kIndexes + 3 <= PYCONV_VECTOR_REGISTERS;
   for (; unit != end; ++unit) {
     const T* from = args.from + unit->offset;
     const T* weights = args.weights + unit->tap * (kWeights * V::lanes);

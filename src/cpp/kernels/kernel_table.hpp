@@ -360,13 +360,18 @@ struct DepthwisePlaneArgs {
 //     sum(r, p, c) = fma(W(c, d, h, w), pixels[(d * height + r * row_step + h) * width +
 //                                              p * column_step + w][c], sum(r, p, c))
 //     out(r, p, c) = min(high, max(low, (sum(r, p, c) + bias[c]) + residual(r, p, c)))
-// for r < rows, p < columns, where X(r, p, c) is X[r * X_row + p * X_column + c]. W(c, tap) is
-// weights[(c / lanes * taps + tap) * lanes + c % lanes]. bias and residual may be null. The same
-// for `tiles` of kDepthwiseColumns columns in a row, each of which finds its pixels `tile_step`
-// elements behind those of the one before.
+// for r < rows, p < columns, where X(r, p, c) is X[r * X_row + p * X_column + c]. If `spread` is
+// not null, channels of the output have fewer of the input under them: the vector of channels from
+// c on finds those of its lanes at pixels[...][in_begins[c / lanes] + spread[c + lane]], of
+// in_channels that may be read. W(c, tap) is weights[(c / lanes * taps + tap) * lanes + c % lanes].
+// bias and residual may be null. The same for `tiles` of kDepthwiseColumns columns in a row, each
+// of which finds its pixels `tile_step` elements behind those of the one before.
 template <class T>
 struct DepthwiseChannelsArgs {
   const T* const* pixels;
+  const std::int32_t* spread;
+  const std::int64_t* in_begins;
+  std::int64_t in_channels;
   std::int64_t tiles;
   std::int64_t tile_step;
   std::int64_t row_step;
