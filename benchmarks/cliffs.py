@@ -91,7 +91,7 @@ def time_per_mac(sweep: Sweep, value: int, data_format: str, seconds: float) -> 
     return best_time(call, seconds) / layer.plan(shape).macs * 1e12
 
 
-def steps(times: Sequence[float]) -> list[float]:
+def steps(times: list[float]) -> list[float]:
     """Divide each time by that of its better neighbour."""
     neighbours = (times[max(0, i - 1) : i] + times[i + 1 : i + 2] for i in range(len(times)))
     return [time / min(beside) for time, beside in zip(times, neighbours, strict=True)]

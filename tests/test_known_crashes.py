@@ -163,12 +163,46 @@ def test_products_of_sizes_beyond_63_and_64_bits(
         pyconv.conv2d(x, weight, algorithm=algorithm)
 
 
-def test_a_plan_is_made_soon_however_many_output_channels_there_are(algorithm: str) -> None:
-    x, weight = (as_strided(zeros(1), shape, (0,) * 4) for shape in ((1, 9, 3, 1), (HUGE, 9, 3, 1)))
+@pytest.mark.parametrize("channels", [1, 9])
+def test_a_plan_is_made_soon_however_many_output_channels_there_are(
+    algorithm: str, channels: int
+) -> None:
+    shapes = ((1, channels, 3, 1), (HUGE, channels, 3, 1))
+    x, weight = (as_strided(zeros(1), shape, (0,) * 4) for shape in shapes)
     start = time.monotonic()
     with pytest.raises((ValueError, MemoryError)):
         pyconv.conv2d(x, weight, algorithm=algorithm)
     assert time.monotonic() - start < 5
+
+
+def test_a_plan_for_an_input_that_no_memory_holds() -> None:
+    layer = pyconv.Conv3d(64, 64, (1, 3, 3), stride=(2**40, 1, 1))
+    assert layer.plan((1, 64, 2**40, 2**12, 2**12)).output_shape[2] == 1
+
+
+def test_strides_and_dilations_of_an_enormous_common_multiple(
+    algorithm: str, data_format: str
+) -> None:
+    far = 2**40 + 1
+    problem = make((1, 16, 1, 3), (16, 1, 1, 2), bias=False, data_format=data_format)
+    try:
+        y = pyconv.conv2d(
+            problem.x,
+            problem.weight,
+            groups=16,
+            stride=(1, 2**31),
+            dilation=(1, far),
+            padding=((0, 0), (far, far)),
+            data_format=data_format,
+            algorithm=algorithm,
+        )
+    except ValueError as error:
+        pytest.skip(str(error))
+    x, y = (np.moveaxis(a, -1, 1) if data_format == "channels_last" else a for a in (problem.x, y))
+    assert isinstance(problem.weight, np.ndarray)
+    expected = np.zeros_like(y)
+    expected[..., 0] = x[..., 0] * problem.weight[:, 0, :, 1]
+    np.testing.assert_array_equal(y, expected)
 
 
 @pytest.mark.parametrize("bits", [31, 32, 63, 64, 65])

@@ -12,7 +12,13 @@ namespace {
 // Elements of the rows under one output row that may have to be copied: 1 MiB of float64.
 constexpr double kMostCopied = 1 << 17;
 
+// With several outputs per channel, a plan lists the input channel of each: at most so many.
+constexpr std::int64_t kMostSpread = 1 << 20;
+
 bool serves_channels(const ConvProblem& problem) {
+  if (problem.out_channels != problem.in_channels && problem.out_channels > kMostSpread) {
+    return false;
+  }
   return std::all_of(problem.groups.begin(), problem.groups.end(),
                      [](const Group& group) { return group.out_channels > 0; });
 }

@@ -259,7 +259,8 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     const std::int64_t spacing = tile_[1].spacing;
     for (std::int64_t channel = 0; channel < p.out_channels; channel += chunk_) {
       const std::int64_t channels = std::min(chunk_, p.out_channels - channel);
-      for (std::int64_t phase = 0; phase < spacing; ++phase) {
+      const std::int64_t phases = std::min(spacing, task.column_end - task.column_begin);
+      for (std::int64_t phase = 0; phase < phases; ++phase) {
         std::int64_t column = task.column_begin + phase;
         while (column < task.column_end) {
           const std::int64_t columns = std::min<std::int64_t>(
@@ -321,8 +322,10 @@ class DepthwiseChannelsPlan final : public RowsPlan {
       args.in_channels = p.in_channels - in_begin(channel);
     }
     args.tiles = tiles;
-    args.tile_step =
-        kDepthwiseColumns * tile_[1].spacing * p.axes[2].stride * arrays.x_strides.axis[2];
+    if (tiles > 1) {  // all of them inside the row, or the product might not fit
+      args.tile_step =
+          kDepthwiseColumns * tile_[1].spacing * p.axes[2].stride * arrays.x_strides.axis[2];
+    }
     args.row_step = step_[0];
     args.column_step = step_[1];
     for (int axis = 0; axis < kSpatialAxes; ++axis) {

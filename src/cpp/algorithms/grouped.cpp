@@ -11,10 +11,10 @@
 //
 //     [depth tap][input row][column][16 channels]
 //
-// in squares that registers transpose where the image is channels-first; sums go back likewise. The
-// copy serves every tap. No lane idles at the end of a row, however narrow the planes are.
+// in squares that registers transpose where the image is channels-first; sums go back likewise, or
+// to the output at once where its channels are next to each other. The copy serves every tap. No
+// lane idles at the end of a row, however narrow the planes are.
 #include <algorithm>
-#include <utility>
 
 #include "algorithms/common.hpp"
 #include "algorithms/depthwise.hpp"
@@ -31,7 +31,7 @@ namespace {
 constexpr std::int64_t kCopyBytes = 256 << 10;
 constexpr std::int64_t kMostCopyBytes = 2 << 20;
 
-// Sums of a vector before they go to the output: 16 KiB of float32 stay in L1.
+// Sums of a vector at a time, which may go through scratch: 16 KiB of float32 stay in L1.
 constexpr std::int64_t kMostPixels = 256;
 
 constexpr std::int64_t kMostTaps = 1024;
@@ -537,9 +537,12 @@ class GroupedPlan final : public Plan {
       args.spread = spreads_.data() + vector.spread_begin;
     const bool in_output = ends_in_output(arrays);
     set_end(arrays, at, vector, row, in_output, scratch, args);
-    const std::int64_t residual_step =
-        std::exchange(args.residual_step, args.residual_step * width_.spacing);
-    const std::int64_t out_step = std::exchange(args.out_step, args.out_step * width_.spacing);
+    const std::int64_t residual_step = args.residual_step;
+    const std::int64_t out_step = args.out_step;
+    if (at.columns > 1) {  // the stride of a single one means nothing
+      args.residual_step *= width_.spacing;
+      args.out_step *= width_.spacing;
+    }
     const T* const residual = args.residual;
     T* const out = args.out;
     const std::int64_t phases = std::min(width_.spacing, at.columns);

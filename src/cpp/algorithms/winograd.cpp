@@ -625,13 +625,13 @@ class WinogradPlan final : public Plan {
     }
   }
 
-  // Fetches some channels of what the tiles [begin, end) read: those between a tile's columns and
-  // the next one's.
+  // Fetches some channels of what the tiles [begin, end) read where rows are contiguous, from each
+  // tile up to the next.
   void prefetch_input(const ConvArrays& arrays, const Task& task, std::int64_t first,
                       Range channels, std::int64_t begin, std::int64_t end) const {
-    const std::int64_t depth = input_depth(task.depth, slices_.front());
-    if (depth < 0 || channels.begin == channels.end) return;
     const Strides& strides = arrays.x_strides;
+    const std::int64_t depth = input_depth(task.depth, slices_.front());
+    if (strides.axis[2] != 1 || depth < 0 || channels.begin == channels.end) return;
     const T* const from = static_cast<const T*>(arrays.x) + task.image * strides.batch +
                           first * strides.channel + depth * strides.axis[0];
     for_each_segment(begin, end, [&](const Segment& segment, std::int64_t) {
@@ -653,6 +653,7 @@ class WinogradPlan final : public Plan {
   void prefetch_output(const ConvArrays& arrays, const Task& task, std::int64_t first,
                        Range channels, std::int64_t begin, std::int64_t end) const {
     const Strides& strides = arrays.out_strides;
+    if (strides.axis[2] != 1) return;
     const T* const from = static_cast<const T*>(arrays.out) + task.image * strides.batch +
                           first * strides.channel + task.depth * strides.axis[0];
     for_each_segment(begin, end, [&](const Segment& segment, std::int64_t) {
@@ -756,13 +757,19 @@ class WinogradPlan final : public Plan {
     });
   }
 
-  // Whether prefetching pays, in rows of pixels that follow each other.
+  // Whether prefetching pays. In floating point: of a plan without arrays, the input may be of any
+  // size.
   bool should_read_ahead() const {
     const ConvProblem& p = problem();
-    if (p.channels_last || slices_.size() > 1 || phases_.size() > 1) return false;
-    const std::int64_t in_pixels = p.axes[0].in * p.axes[1].in * p.axes[2].in;
-    const std::int64_t elements = p.in_channels * in_pixels + p.out_channels * p.out_pixels();
-    return p.batch * elements > kFarBytes / std::int64_t(sizeof(T));
+    if (p.channels_last || slices_.size() > 1) return false;
+    if (step_of(p.axes[1]) > 1 || step_of(p.axes[2]) > 1) return false;
+    auto inputs = static_cast<double>(p.in_channels);
+    auto outputs = static_cast<double>(p.out_channels);
+    for (const Axis& axis : p.axes) {
+      inputs *= static_cast<double>(axis.in);
+      outputs *= static_cast<double>(axis.out);
+    }
+    return static_cast<double>(p.batch) * (inputs + outputs) * sizeof(T) > kFarBytes;
   }
 
   std::int64_t slice_count() const { return static_cast<std::int64_t>(slices_.size()); }

@@ -36,8 +36,9 @@ struct ConvProblem {
   std::int64_t batch = 1;
   std::int64_t in_channels = 1;
   std::int64_t out_channels = 1;
-  std::array<Axis, kSpatialAxes> axes;  // depth, height, width
-  // The axes of the arrays, of which the leading ones may be absent, in the order of `axes`.
+  std::array<Axis, kSpatialAxes> axes;  // depth, height, width; see prefer_height
+  // The axes of the arrays, of which the leading ones may be absent, in the order of `axes`, which
+  // is that of strides, too.
   std::array<int, kSpatialAxes> array_axes = {0, 1, 2};
   PaddingMode padding_mode = PaddingMode::zeros;
   std::vector<Group> groups;

@@ -48,7 +48,8 @@ struct Activation {
   double high = 0;  // clip: upper bound
 };
 
-// Strides of a (batch, channel, depth, height, width) array, in elements.
+// Strides of a (batch, channel, depth, height, width) array, in elements; axes as ConvProblem has
+// them.
 struct Strides {
   std::int64_t batch = 0;
   std::int64_t channel = 0;
