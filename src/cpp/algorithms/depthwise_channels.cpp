@@ -13,6 +13,7 @@
 
 #include "algorithms/common.hpp"
 #include "algorithms/depthwise.hpp"
+#include "algorithms/output.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
 #include "core/workspace.hpp"
@@ -254,8 +255,8 @@ class DepthwiseChannelsPlan final : public RowsPlan {
       }
     }
     std::int64_t* const rows_end = task.row_offsets + depth.kernel * height;
-    const bool shared =
-        ends_in_registers(arrays) && std::find(task.row_offsets, rows_end, kZeros) == rows_end;
+    const bool shared = channels_end_in_output(p, arrays) &&
+                        std::find(task.row_offsets, rows_end, kZeros) == rows_end;
     const std::int64_t spacing = tile_[1].spacing;
     for (std::int64_t channel = 0; channel < p.out_channels; channel += chunk_) {
       const std::int64_t channels = std::min(chunk_, p.out_channels - channel);
@@ -271,11 +272,6 @@ class DepthwiseChannelsPlan final : public RowsPlan {
         }
       }
     }
-  }
-
-  bool ends_in_registers(const ConvArrays& arrays) const {
-    return problem().activation.kind <= ActivationKind::clip &&
-           (!arrays.residual || arrays.residual_strides.channel == 1);
   }
 
   // How many tiles from a column on can share a table: whole ones that meet no padding, or one.
@@ -310,10 +306,6 @@ class DepthwiseChannelsPlan final : public RowsPlan {
         *pixel++ = task.column_offsets[k] == kZeros ? task.zeros : x + row + task.column_offsets[k];
       }
     }
-    const auto offset = [&](const Strides& strides) {
-      return task.image * strides.batch + task.depth * strides.axis[0] +
-             task.row * strides.axis[1] + column * strides.axis[2] + channel * strides.channel;
-    };
     DepthwiseChannelsArgs<T> args{};
     args.pixels = task.pixels;
     if (!spread_.empty()) {
@@ -335,53 +327,31 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     args.channels = channels;
     args.rows = task.rows;
     args.columns = columns;
-    DepthwiseEnd<T> end = no_epilogue<T>();
-    const T* bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
-    const T* residual =
-        arrays.residual ? static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides)
-                        : nullptr;
-    T* out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
-    const auto steps = [&](const Strides& strides, std::int64_t& row_step,
-                           std::int64_t& column_step) {
-      row_step = tile_[0].spacing * strides.axis[1];
-      column_step = tile_[1].spacing * strides.axis[2];
-    };
-    const bool in_registers = ends_in_registers(arrays);
-    const auto kernel = table_.depthwise_channels[shape_][task.rows - 1];
-    if (in_registers) {
-      clamp_of(p.activation, end);
-      args.bias = bias;
-      args.residual = residual;
-      steps(arrays.residual_strides, args.residual_row, args.residual_column);
-      args.out = out;
-      steps(arrays.out_strides, args.out_row, args.out_column);
-    } else {
-      args.bias = args.residual = nullptr;
-      args.residual_row = args.residual_column = 0;
-      args.out = task.sums;
-      args.out_column = chunk_;
-      args.out_row = kDepthwiseColumns * chunk_;
-    }
-    args.low = end.low;
-    args.high = end.high;
-    kernel(args);
+    ChannelsEnd<T> end =
+        output_end<T>(p, arrays, task.image, channel, task.depth, task.row, column);
+    end.residual_row *= tile_[0].spacing;
+    end.residual_column *= tile_[1].spacing;
+    end.out_row *= tile_[0].spacing;
+    end.out_column *= tile_[1].spacing;
+    const bool in_registers = channels_end_in_output(p, arrays);
+    args.end = in_registers ? end : scratch_end(task.sums, kDepthwiseColumns * chunk_, chunk_);
+    table_.depthwise_channels[shape_][task.rows - 1](args);
     if (in_registers) return;
-    std::int64_t out_row, residual_row;
     EpilogueArgs<T> epilogue{};
     epilogue.rows = columns;
     epilogue.columns = channels;
     epilogue.acc_row = chunk_;
-    epilogue.bias = bias;
+    epilogue.bias = end.bias;
     epilogue.bias_column = 1;
     epilogue.residual_column = arrays.residual_strides.channel;
     epilogue.out_column = 1;
     epilogue.activation = p.activation;
-    steps(arrays.out_strides, out_row, epilogue.out_row);
-    steps(arrays.residual_strides, residual_row, epilogue.residual_row);
+    epilogue.out_row = end.out_column;
+    epilogue.residual_row = end.residual_column;
     for (std::int64_t r = 0; r < task.rows; ++r) {
       epilogue.acc = task.sums + r * kDepthwiseColumns * chunk_;
-      epilogue.out = out + r * out_row;
-      epilogue.residual = residual ? residual + r * residual_row : nullptr;
+      epilogue.out = end.out + r * end.out_row;
+      if (end.residual) epilogue.residual = end.residual + r * end.residual_row;
       table_.epilogue(epilogue);
     }
   }

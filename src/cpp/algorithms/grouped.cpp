@@ -480,45 +480,6 @@ class GroupedPlan final : public Plan {
     }
   }
 
-  // Whether tiles write the output themselves.
-  bool ends_in_output(const ConvArrays& arrays) const {
-    return clamp_of(problem().activation) && arrays.out_strides.channel == 1 &&
-           (!arrays.residual || arrays.residual_strides.channel == 1);
-  }
-
-  // Where the sums of rows from `row` on go: to the output, or as they are to scratch. Steps are
-  // those of one column.
-  void set_end(const ConvArrays& arrays, const Place& at, const OutVector& vector, std::int64_t row,
-               bool in_output, const Scratch& scratch, GroupedArgs<T>& args) const {
-    constexpr T infinity = std::numeric_limits<T>::infinity();
-    if (!in_output) {
-      args.lanes = table_.lanes;
-      args.low = -infinity;
-      args.high = infinity;
-      args.out = scratch.sums;
-      args.out_row = at.columns * table_.lanes;
-      args.out_step = table_.lanes;
-      return;
-    }
-    const Clamp clamp = *clamp_of(problem().activation);
-    const auto offset = [&](const Strides& strides) {
-      return at.image * strides.batch + vector.out_begin + at.depth * strides.axis[0] +
-             (at.row + row) * strides.axis[1] + at.column * strides.axis[2];
-    };
-    args.lanes = vector.out_channels;
-    args.low = static_cast<T>(clamp.low);
-    args.high = static_cast<T>(clamp.high);
-    if (arrays.bias) args.bias = static_cast<const T*>(arrays.bias) + vector.out_begin;
-    if (arrays.residual) {
-      args.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
-      args.residual_row = arrays.residual_strides.axis[1];
-      args.residual_step = arrays.residual_strides.axis[2];
-    }
-    args.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
-    args.out_row = arrays.out_strides.axis[1];
-    args.out_step = arrays.out_strides.axis[2];
-  }
-
   // Output rows [row, row + rows) of the place, of one vector of channels.
   void compute(const ConvArrays& arrays, const Place& at, const OutVector& vector, std::int64_t row,
                std::int64_t rows, const Scratch& scratch) const {
@@ -535,16 +496,17 @@ class GroupedPlan final : public Plan {
     args.weights = static_cast<const T*>(arrays.packed_weights) + vector.packed_offset;
     if (vector.spread == GroupedSpread::permuted)
       args.spread = spreads_.data() + vector.spread_begin;
-    const bool in_output = ends_in_output(arrays);
-    set_end(arrays, at, vector, row, in_output, scratch, args);
-    const std::int64_t residual_step = args.residual_step;
-    const std::int64_t out_step = args.out_step;
+    const bool in_output = channels_end_in_output(problem(), arrays);
+    const ChannelsEnd<T> end =
+        in_output ? output_end<T>(problem(), arrays, at.image, vector.out_begin, at.depth,
+                                  at.row + row, at.column)
+                  : scratch_end(scratch.sums, at.columns * table_.lanes, table_.lanes);
+    args.lanes = in_output ? vector.out_channels : table_.lanes;
+    args.end = end;
     if (at.columns > 1) {  // the stride of a single one means nothing
-      args.residual_step *= width_.spacing;
-      args.out_step *= width_.spacing;
+      args.end.residual_column *= width_.spacing;
+      args.end.out_column *= width_.spacing;
     }
-    const T* const residual = args.residual;
-    T* const out = args.out;
     const std::int64_t phases = std::min(width_.spacing, at.columns);
     for (std::int64_t phase = 0; phase < phases; ++phase) {
       const std::int64_t count = ceil_div(at.columns - phase, width_.spacing);
@@ -553,8 +515,8 @@ class GroupedPlan final : public Plan {
         const std::int64_t column = phase + tiles.begin(t) * width_.spacing;
         const std::int64_t size = tiles.size(t);
         args.from = scratch.copy + column * width.stride * kChannelBlock + vector.in_block;
-        if (residual) args.residual = residual + column * residual_step;
-        args.out = out + column * out_step;
+        if (end.residual) args.end.residual = end.residual + column * end.residual_column;
+        args.end.out = end.out + column * end.out_column;
         const bool known = vector.shape >= 0 && size >= table_.grouped_fewest;
         const auto tile = known ? table_.grouped[vector.shape][size - 1]
                                 : table_.grouped_any[static_cast<int>(vector.spread)][size - 1];

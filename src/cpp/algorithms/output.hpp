@@ -32,6 +32,45 @@ inline std::optional<Clamp> clamp_of(const Activation& activation) {
   }
 }
 
+// Whether kernels whose lanes are channels can write the output themselves.
+inline bool channels_end_in_output(const ConvProblem& problem, const ConvArrays& arrays) {
+  return clamp_of(problem.activation) && arrays.out_strides.channel == 1 &&
+         (!arrays.residual || arrays.residual_strides.channel == 1);
+}
+
+// Sums as they are.
+template <class T>
+ChannelsEnd<T> scratch_end(T* to, std::int64_t row, std::int64_t column) {
+  constexpr T infinity = std::numeric_limits<T>::infinity();
+  return {nullptr, -infinity, infinity, nullptr, 0, 0, to, row, column};
+}
+
+// The output from one pixel and channel on; without bounds if the activation is no clamp.
+template <class T>
+ChannelsEnd<T> output_end(const ConvProblem& problem, const ConvArrays& arrays, std::int64_t image,
+                          std::int64_t channel, std::int64_t depth, std::int64_t row,
+                          std::int64_t column) {
+  const auto offset = [&](const Strides& strides) {
+    return image * strides.batch + channel * strides.channel + depth * strides.axis[0] +
+           row * strides.axis[1] + column * strides.axis[2];
+  };
+  const Strides& out = arrays.out_strides;
+  ChannelsEnd<T> end =
+      scratch_end(static_cast<T*>(arrays.out) + offset(out), out.axis[1], out.axis[2]);
+  if (const auto clamp = clamp_of(problem.activation)) {
+    end.low = static_cast<T>(clamp->low);
+    end.high = static_cast<T>(clamp->high);
+  }
+  if (arrays.bias) end.bias = static_cast<const T*>(arrays.bias) + channel;
+  if (arrays.residual) {
+    const Strides& residual = arrays.residual_strides;
+    end.residual = static_cast<const T*>(arrays.residual) + offset(residual);
+    end.residual_row = residual.axis[1];
+    end.residual_column = residual.axis[2];
+  }
+  return end;
+}
+
 // The stride from each output pixel to the next in row-major order, if there is one.
 inline std::optional<std::int64_t> pixel_stride(const ConvProblem& problem,
                                                 const Strides& strides) {

@@ -111,13 +111,14 @@ static inline void channel_tile(const DepthwiseChannelsArgs<T>& args, std::int64
   const auto load = [&](const T* from) {
     return kMasked ? V::load_or_zero(mask, from) : V::load(from);
   };
-  const V bias = args.bias ? load(args.bias + channel) : V::broadcast(-T(0));
-  const V low = V::broadcast(args.low);
-  const V high = V::broadcast(args.high);
+  const ChannelsEnd<T>& end = args.end;
+  const V bias = end.bias ? load(end.bias + channel) : V::broadcast(-T(0));
+  const V low = V::broadcast(end.low);
+  const V high = V::broadcast(end.high);
   const std::int64_t column = tile * kDepthwiseColumns;
-  const T* residual = args.residual;
-  if (residual) residual += column * args.residual_column + channel;
-  T* out = args.out + column * args.out_column + channel;
+  const T* residual = end.residual;
+  if (residual) residual += column * end.residual_column + channel;
+  T* out = end.out + column * end.out_column + channel;
   const std::int64_t rows = args.rows;
   const std::int64_t columns = args.columns;
 #pragma GCC unroll 8
@@ -127,9 +128,9 @@ static inline void channel_tile(const DepthwiseChannelsArgs<T>& args, std::int64
     for (int p = 0; p < kDepthwiseColumns; ++p) {
       if (p >= columns) break;
       V v = sum[r][p] + bias;
-      if (residual) v = v + load(residual + r * args.residual_row + p * args.residual_column);
+      if (residual) v = v + load(residual + r * end.residual_row + p * end.residual_column);
       v = V::min(high, V::max(low, v));
-      T* to = out + r * args.out_row + p * args.out_column;
+      T* to = out + r * end.out_row + p * end.out_column;
       if constexpr (kMasked) {
         v.store(mask, to);
       } else {

@@ -103,25 +103,26 @@ template <class T, int kColumns>
 static inline void end_grouped(const GroupedArgs<T>& args, std::int64_t r,
                                Vec<T> (&sum)[kColumns]) {
   using V = Vec<T>;
+  const ChannelsEnd<T>& end = args.end;
   const auto mask = V::mask_range(0, static_cast<int>(args.lanes));
-  if (args.bias) {
-    const V bias = V::load_or_zero(mask, args.bias);
+  if (end.bias) {
+    const V bias = V::load_or_zero(mask, end.bias);
 #pragma GCC unroll 14
     for (int p = 0; p < kColumns; ++p) sum[p] = sum[p] + bias;
   }
-  if (args.residual) {
-    const T* const residual = args.residual + r * args.residual_row;
+  if (end.residual) {
+    const T* const residual = end.residual + r * end.residual_row;
 #pragma GCC unroll 14
     for (int p = 0; p < kColumns; ++p) {
-      sum[p] = sum[p] + V::load_or_zero(mask, residual + p * args.residual_step);
+      sum[p] = sum[p] + V::load_or_zero(mask, residual + p * end.residual_column);
     }
   }
-  T* const out = args.out + r * args.out_row;
-  const std::int64_t step = args.out_step;
+  T* const out = end.out + r * end.out_row;
+  const std::int64_t step = end.out_column;
   constexpr T infinity = std::numeric_limits<T>::infinity();
-  if (args.low != -infinity || args.high != infinity) {
-    const V low = V::broadcast(args.low);
-    const V high = V::broadcast(args.high);
+  if (end.low != -infinity || end.high != infinity) {
+    const V low = V::broadcast(end.low);
+    const V high = V::broadcast(end.high);
 #pragma GCC unroll 14
     for (int p = 0; p < kColumns; ++p) sum[p] = V::min(high, V::max(low, sum[p]));
   }

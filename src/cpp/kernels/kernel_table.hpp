@@ -353,19 +353,35 @@ struct DepthwisePlaneArgs {
   DepthwiseEnd<T> end;
 };
 
+// Where sums go whose lanes are channels that are next to each other, for row r, column p, channel
+// c:
+//     out(r, p, c) = min(high, max(low, (sum(r, p, c) + bias[c]) + residual(r, p, c)))
+// where X(r, p, c) is X[r * X_row + p * X_column + c]. bias and residual may be null.
+template <class T>
+struct ChannelsEnd {
+  const T* bias;
+  T low;
+  T high;
+  const T* residual;
+  std::int64_t residual_row;
+  std::int64_t residual_column;
+  T* out;
+  std::int64_t out_row;
+  std::int64_t out_column;
+};
+
 // Tiles of output pixels where channels are next to each other, at most kMaxDepthwiseChannelRows x
 // kDepthwiseColumns each. With one table row of width = (kDepthwiseColumns - 1) * column_step +
 // kernel[2] pixels per input row, and height = (tile rows - 1) * row_step + kernel[1] input rows
 // per depth, for channels c in [0, channels) one chain over d, h, w from +0:
 //     sum(r, p, c) = fma(W(c, d, h, w), pixels[(d * height + r * row_step + h) * width +
 //                                              p * column_step + w][c], sum(r, p, c))
-//     out(r, p, c) = min(high, max(low, (sum(r, p, c) + bias[c]) + residual(r, p, c)))
-// for r < rows, p < columns, where X(r, p, c) is X[r * X_row + p * X_column + c]. If `spread` is
-// not null, channels of the output have fewer of the input under them: the vector of channels from
-// c on finds those of its lanes at pixels[...][in_begins[c / lanes] + spread[c + lane]], of
-// in_channels that may be read. W(c, tap) is weights[(c / lanes * taps + tap) * lanes + c % lanes].
-// bias and residual may be null. The same for `tiles` of kDepthwiseColumns columns in a row, each
-// of which finds its pixels `tile_step` elements behind those of the one before.
+// which ends as `end` says for r < rows, p < columns. If `spread` is not null, channels of the
+// output have fewer of the input under them: the vector of channels from c on finds those of its
+// lanes at pixels[...][in_begins[c / lanes] + spread[c + lane]], of in_channels that may be read.
+// W(c, tap) is weights[(c / lanes * taps + tap) * lanes + c % lanes]. The same for `tiles` of
+// kDepthwiseColumns columns in a row, each of which finds its pixels `tile_step` elements behind
+// those of the one before.
 template <class T>
 struct DepthwiseChannelsArgs {
   const T* const* pixels;
@@ -381,15 +397,7 @@ struct DepthwiseChannelsArgs {
   std::int64_t channels;
   std::int64_t rows;
   std::int64_t columns;
-  const T* bias;
-  T low;
-  T high;
-  const T* residual;
-  std::int64_t residual_row;
-  std::int64_t residual_column;
-  T* out;
-  std::int64_t out_row;
-  std::int64_t out_column;
+  ChannelsEnd<T> end;
 };
 
 inline constexpr int kMaxDepthwiseChannelRows = 2;
@@ -427,10 +435,8 @@ struct TapRow {
 //     sum(r, p) = fma(weights[((unit.tap * size + w) * channels + i) * lanes + lane],
 //                     from[unit.offset + p * column_step + w * tap_step + X(i, lane)], sum(r, p))
 // over unit, w, i that starts at +0, where X is lane (same), spread[i * lanes + lane] (permuted) or
-// i (broadcast). May read whole vectors. Then, for lane < lanes,
-//     out[r * out_row + p * out_step + lane] = min(high, max(low, (sum(r, p) + bias[lane]) +
-//                               residual[r * residual_row + p * residual_step + lane]))
-// where bias and residual may be null.
+// i (broadcast). May read whole vectors. Ends as `end` says for
+// lane < lanes.
 template <class T>
 struct GroupedArgs {
   const T* from;
@@ -445,15 +451,7 @@ struct GroupedArgs {
   const T* weights;
   const std::int32_t* spread;
   std::int64_t lanes;
-  const T* bias;
-  T low;
-  T high;
-  const T* residual;
-  std::int64_t residual_row;
-  std::int64_t residual_step;
-  T* out;
-  std::int64_t out_row;
-  std::int64_t out_step;
+  ChannelsEnd<T> end;
 };
 
 template <class T>
