@@ -6,14 +6,15 @@
 //     channel 0   | a0 a0 a0 a0   | b0 b0 b0 b0   | c0 c0 c0 c0   | d0 d0 d0 d0   |   times weights
 //     channel 1   | a1 a1 a1 a1   | ...
 //
-// Depthwise layers are the case in which nothing has to be spread. A block of input channels, whole
-// groups of them, is copied to scratch with its channels next to each other and zeros around it,
+// Depthwise layers are the case in which nothing has to be spread. Kernels read through a table of
+// pixels,
 //
-//     [depth tap][input row][column][16 channels]
+//     [depth tap][input row][column]
 //
-// in squares that registers transpose where the image is channels-first; sums go back likewise, or
-// to the output at once where its channels are next to each other. The copy serves every tap. No
-// lane idles at the end of a row, however narrow the planes are.
+// in which padding is a pixel of zeros. Where channels are next to each other in the image, these
+// are its own pixels; else blocks of channels, whole groups of them, are copied to scratch in
+// squares that registers transpose, and sums go back likewise. The copy serves every tap. No lane
+// idles at the end of a row, however narrow the planes are.
 #include <algorithm>
 
 #include "algorithms/common.hpp"
@@ -30,6 +31,12 @@ namespace {
 // pixels may take.
 constexpr std::int64_t kCopyBytes = 256 << 10;
 constexpr std::int64_t kMostCopyBytes = 2 << 20;
+
+// Of the input pixels that are read in place by one vector of channels after the other.
+constexpr std::int64_t kInPlaceBytes = 384 << 10;
+
+// Of the pixel of zeros that stands for padding.
+constexpr std::int64_t kMostZeroBytes = 64 << 10;
 
 // Sums of a vector at a time, which may go through scratch: 16 KiB of float32 stay in L1.
 constexpr std::int64_t kMostPixels = 256;
@@ -84,7 +91,7 @@ class GroupedPlan final : public Plan {
   int useful_threads(int limit) const override { return std::min(limit, most_threads_); }
 
   std::size_t workspace_bytes(int threads) const override {
-    return static_cast<std::size_t>(threads) * carve(nullptr).bytes;
+    return zeros_bytes() + static_cast<std::size_t>(threads) * carve(nullptr).bytes;
   }
 
   std::string tile() const override {
@@ -99,7 +106,10 @@ class GroupedPlan final : public Plan {
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
     const std::size_t bytes = carve(nullptr).bytes;
-    const Workspace workspace(bytes * static_cast<std::size_t>(threads));
+    const Workspace workspace(workspace_bytes(threads));
+    T* const zeros = reinterpret_cast<T*>(workspace.get());
+    std::fill_n(zeros, zeros_bytes() / sizeof(T), T(0));
+    std::byte* const scratch = workspace.get() + zeros_bytes();
     const Blocking cut = blocking(threads);
     const std::int64_t tasks =
         p.batch * p.axes[0].out * cut.rows.count() * columns_.count() * cut.blocks.count();
@@ -110,6 +120,7 @@ class GroupedPlan final : public Plan {
         return digit;
       };
       Place at;
+      at.zeros = zeros;
       const std::int64_t blocks = next(cut.blocks.count());
       const std::int64_t column = next(columns_.count());
       const std::int64_t row = next(cut.rows.count());
@@ -121,7 +132,7 @@ class GroupedPlan final : public Plan {
       at.columns = columns_.size(column);
       at.block = cut.blocks.begin(blocks);
       at.block_end = cut.blocks.end(blocks);
-      run_task(arrays, at, carve(workspace.get() + static_cast<std::size_t>(thread) * bytes));
+      run_task(arrays, at, carve(scratch + static_cast<std::size_t>(thread) * bytes));
     });
   }
 
@@ -130,6 +141,7 @@ class GroupedPlan final : public Plan {
   struct Block {
     std::int64_t in_begin;
     std::int64_t in_channels;
+    std::int64_t reach;  // channels that whole vectors read
     std::size_t vectors_end;
   };
 
@@ -153,6 +165,7 @@ class GroupedPlan final : public Plan {
 
   // A block of output pixels under some blocks of channels.
   struct Place {
+    const T* zeros;
     std::int64_t image;
     std::int64_t depth;
     std::int64_t row;
@@ -166,6 +179,7 @@ class GroupedPlan final : public Plan {
   struct Scratch {
     T* copy;
     T* sums;
+    const T** pixels;
     TapRow* units;
     std::int32_t* unit_ends;  // per output row
     std::int32_t* slot_ends;  // per output row: copied rows that it and those before read
@@ -180,8 +194,9 @@ class GroupedPlan final : public Plan {
     std::int64_t count;
     std::int64_t first;
     std::int64_t last;
-    std::int64_t pitch;  // of rows, in elements
+    std::int64_t pitch;  // of the copy's rows, in elements
     std::int64_t depth_pitch;
+    std::int64_t depth_pixels;  // of the table
   };
 
   std::int64_t group_end(std::size_t g) const {
@@ -197,12 +212,13 @@ class GroupedPlan final : public Plan {
                          group.out_channels == before->out_channels;
       before = &group;
       if (!alike || blocks_.back().in_channels + group.in_channels > kChannelBlock) {
-        blocks_.push_back({group.in_begin, 0, 0});
+        blocks_.push_back({group.in_begin, 0, 0, 0});
         list_group(g, true);
       } else {
         list_group(g, false);
       }
       blocks_.back().in_channels += group.in_channels;
+      blocks_.back().reach = vectors_.back().in_block + std::max(table_.lanes, group.in_channels);
       blocks_.back().vectors_end = vectors_.size();
     }
   }
@@ -290,6 +306,7 @@ class GroupedPlan final : public Plan {
     // Rows a multiple of 4 KiB apart would share sets of the L1 cache.
     if (c.pitch * std::int64_t(sizeof(T)) % 4096 == 0) c.pitch += kChannelBlock;
     c.depth_pitch = copied_rows(rows) * c.pitch;
+    c.depth_pixels = copied_rows(rows) * c.count;
     return c;
   }
 
@@ -336,6 +353,8 @@ class GroupedPlan final : public Plan {
     Scratch scratch;
     scratch.copy = carver.take<T>(size(copy_elements(rows, columns_.largest())));
     scratch.sums = carver.take<T>(size(std::max(kMostPixels, columns_.largest()) * table_.lanes));
+    scratch.pixels = carver.take<const T*>(size(
+        problem().axes[0].kernel * columns_of(0, columns_.largest(), rows).depth_pixels));
     scratch.units = carver.take<TapRow>(size(rows * problem().axes[0].kernel * height.kernel));
     scratch.unit_ends = carver.take<std::int32_t>(size(rows));
     scratch.slot_ends = carver.take<std::int32_t>(size(rows));
@@ -345,28 +364,52 @@ class GroupedPlan final : public Plan {
     return scratch;
   }
 
+  std::size_t zeros_bytes() const {
+    const std::int64_t bytes = (problem().in_channels + table_.lanes) * std::int64_t(sizeof(T));
+    return align_up(static_cast<std::size_t>(std::min(bytes, kMostZeroBytes)));
+  }
+
+  // Whether vectors of a block can read the image itself: they must not read past its last pixel.
+  bool in_place(const ConvArrays& arrays, const Block& block) const {
+    const std::int64_t end = block.in_begin + block.reach;
+    return arrays.x_strides.channel == 1 && end <= problem().in_channels &&
+           end * std::int64_t(sizeof(T)) <= kMostZeroBytes;
+  }
+
   void run_task(const ConvArrays& arrays, const Place& at, const Scratch& scratch) const {
     const Columns columns = columns_of(at.column, at.columns, at.rows);
     list_rows(at, columns, scratch);
-    if (problem().padding_mode == PaddingMode::zeros) fill_padding(columns, at, scratch);
+    std::int64_t b = at.block;
+    while (b < at.block_end && in_place(arrays, blocks_[static_cast<std::size_t>(b)])) ++b;
+    if (b > at.block) {
+      list_pixels(arrays, at, columns, true, scratch);
+      // The next vector meets the same few rows.
+      const std::int64_t row_bytes =
+          std::int64_t(sizeof(T)) * columns.count * (b - at.block) * kChannelBlock;
+      std::int64_t most = std::max<std::int64_t>(1, kMostPixels / at.columns);
+      while (most > 1 && row_span(most) * row_bytes > kInPlaceBytes) --most;
+      const Split parts = Split::by_limit(at.rows, most);
+      for (std::int64_t part = 0; part < parts.count(); ++part) {
+        for (std::int64_t i = at.block; i < b; ++i) {
+          compute(arrays, at, i, true, parts.begin(part), parts.size(part), scratch);
+        }
+      }
+    }
+    if (b == at.block_end) return;
+    list_pixels(arrays, at, columns, false, scratch);
     const Split parts =
         Split::by_limit(at.rows, std::max<std::int64_t>(1, kMostPixels / at.columns));
-    std::size_t first =
-        at.block > 0 ? blocks_[static_cast<std::size_t>(at.block - 1)].vectors_end : 0;
-    for (std::int64_t b = at.block; b < at.block_end; ++b) {
-      const Block& block = blocks_[static_cast<std::size_t>(b)];
+    for (; b < at.block_end; ++b) {
       std::int32_t copied = 0;
       for (std::int64_t part = 0; part < parts.count(); ++part) {
         const std::int64_t row = parts.begin(part);
         const std::int64_t rows = parts.size(part);
         const std::int32_t needed = scratch.slot_ends[row + rows - 1];
-        copy_rows(arrays, at, columns, block, copied, needed, scratch);
+        copy_rows(arrays, at, columns, blocks_[static_cast<std::size_t>(b)], copied, needed,
+                  scratch);
         copied = needed;
-        for (std::size_t v = first; v < block.vectors_end; ++v) {
-          compute(arrays, at, vectors_[v], row, rows, scratch);
-        }
+        compute(arrays, at, b, false, row, rows, scratch);
       }
-      first = block.vectors_end;
     }
   }
 
@@ -397,7 +440,7 @@ class GroupedPlan final : public Plan {
             slot = slots++;
           }
           scratch.units[units++] = {
-              static_cast<std::int32_t>(d * columns.depth_pitch + slot * columns.pitch),
+              static_cast<std::int32_t>(d * columns.depth_pixels + slot * columns.count),
               static_cast<std::int32_t>(d * height.kernel + h)};
         }
       }
@@ -406,14 +449,32 @@ class GroupedPlan final : public Plan {
     }
   }
 
-  void fill_padding(const Columns& columns, const Place& at, const Scratch& scratch) const {
-    if (columns.first == 0 && columns.last == columns.count) return;
+  // The table of the rows that list_rows() found, of the image or of the copy of a block.
+  void list_pixels(const ConvArrays& arrays, const Place& at, const Columns& columns,
+                   bool from_image, const Scratch& scratch) const {
+    const ConvProblem& p = problem();
+    const Axis& width = p.axes[2];
+    const Strides& strides = arrays.x_strides;
     const std::int32_t slots = scratch.slot_ends[at.rows - 1];
-    for (std::int64_t d = 0; d < problem().axes[0].kernel; ++d) {
-      T* row = scratch.copy + d * columns.depth_pitch;
-      for (std::int32_t slot = 0; slot < slots; ++slot, row += columns.pitch) {
-        std::fill(row, row + columns.first * kChannelBlock, T(0));
-        std::fill(row + columns.last * kChannelBlock, row + columns.count * kChannelBlock, T(0));
+    const bool zeros = p.padding_mode == PaddingMode::zeros;
+    const std::int64_t first = zeros ? columns.first : 0;
+    const std::int64_t last = zeros ? columns.last : columns.count;
+    for (std::int64_t d = 0; d < p.axes[0].kernel; ++d) {
+      const std::int64_t depth = input_depth(at, d);
+      if (depth < 0) continue;
+      const T** pixel = scratch.pixels + d * columns.depth_pixels;
+      for (std::int32_t slot = 0; slot < slots; ++slot) {
+        const T* const copy = scratch.copy + d * columns.depth_pitch + slot * columns.pitch;
+        const T* const row = static_cast<const T*>(arrays.x) + at.image * strides.batch +
+                             depth * strides.axis[0] + scratch.sources[slot] * strides.axis[1];
+        pixel = std::fill_n(pixel, first, at.zeros);
+        for (std::int64_t k = first; k < last; ++k) {
+          *pixel++ = !from_image ? copy + k * kChannelBlock
+                     : zeros     ? row + (columns.start + k) * strides.axis[2]
+                                 : row + padded_index(columns.start + k, width.in, p.padding_mode) *
+                                             strides.axis[2];
+        }
+        pixel = std::fill_n(pixel, columns.count - last, at.zeros);
       }
     }
   }
@@ -480,9 +541,21 @@ class GroupedPlan final : public Plan {
     }
   }
 
-  // Output rows [row, row + rows) of the place, of one vector of channels.
-  void compute(const ConvArrays& arrays, const Place& at, const OutVector& vector, std::int64_t row,
-               std::int64_t rows, const Scratch& scratch) const {
+  // Output rows [row, row + rows) of the place, of all vectors of a block.
+  void compute(const ConvArrays& arrays, const Place& at, std::int64_t block, bool from_image,
+               std::int64_t row, std::int64_t rows, const Scratch& scratch) const {
+    const Block& in = blocks_[static_cast<std::size_t>(block)];
+    const std::size_t first =
+        block > 0 ? blocks_[static_cast<std::size_t>(block - 1)].vectors_end : 0;
+    for (std::size_t v = first; v < in.vectors_end; ++v) {
+      const std::int64_t channel = vectors_[v].in_block + (from_image ? in.in_begin : 0);
+      compute_vector(arrays, at, vectors_[v], channel, row, rows, scratch);
+    }
+  }
+
+  void compute_vector(const ConvArrays& arrays, const Place& at, const OutVector& vector,
+                      std::int64_t channel, std::int64_t row, std::int64_t rows,
+                      const Scratch& scratch) const {
     const Axis& width = problem().axes[2];
     GroupedArgs<T> args{};
     args.units = scratch.units;
@@ -491,8 +564,9 @@ class GroupedPlan final : public Plan {
     args.rows = rows;
     args.size = width.kernel;
     args.channels = vector.in_channels;
-    args.tap_step = width.dilation * kChannelBlock;
-    args.column_step = width_.spacing * width.stride * kChannelBlock;
+    args.channel = channel;
+    args.tap_step = width.dilation;
+    args.column_step = width_.spacing * width.stride;
     args.weights = static_cast<const T*>(arrays.packed_weights) + vector.packed_offset;
     if (vector.spread == GroupedSpread::permuted)
       args.spread = spreads_.data() + vector.spread_begin;
@@ -514,7 +588,7 @@ class GroupedPlan final : public Plan {
       for (std::int64_t t = 0; t < tiles.count(); ++t) {
         const std::int64_t column = phase + tiles.begin(t) * width_.spacing;
         const std::int64_t size = tiles.size(t);
-        args.from = scratch.copy + column * width.stride * kChannelBlock + vector.in_block;
+        args.pixels = scratch.pixels + column * width.stride;
         if (end.residual) args.end.residual = end.residual + column * end.residual_column;
         args.end.out = end.out + column * end.out_column;
         const bool known = vector.shape >= 0 && size >= table_.grouped_fewest;

@@ -74,8 +74,9 @@ static inline void grouped_row(const GroupedArgs<T>& args, const TapRow* unit, c
   constexpr int kWeights = kSize * kChannels;
   constexpr int kIndexes = kChannels == 3 ? 3 : 0;  // of permutations
   constexpr bool kWeightsStay = kColumns + kWeights + kIndexes + 3 <= PYCONV_VECTOR_REGISTERS;
+  const std::int64_t channel = args.channel;
   for (; unit != end; ++unit) {
-    const T* from = args.from + unit->offset;
+    const T* const* pixel = args.pixels + unit->offset;
     const T* weights = args.weights + unit->tap * (kWeights * V::lanes);
     V held[kWeightsStay ? kWeights : 1];
     if constexpr (kWeightsStay) {
@@ -92,8 +93,10 @@ static inline void grouped_row(const GroupedArgs<T>& args, const TapRow* unit, c
       const auto weight = [&](int j) {
         return kWeightsStay ? held[kWeightsStay ? j : 0] : V::load(weights + j * V::lanes);
       };
+      const T* const from = *pixel + channel;
+      __builtin_prefetch(from + V::lanes);  // of the image: the next vector of channels reads it
       add_column<0, kChannels, kSize, kStep>(k, from, V::zero(), weight, sum);
-      from += args.tap_step;
+      pixel += args.tap_step;
     }
   }
 }
@@ -160,19 +163,22 @@ void grouped_any_tile(const GroupedArgs<T>& args) {
 #pragma GCC unroll 14
     for (int p = 0; p < kColumns; ++p) sum[p] = V::zero();
     for (const TapRow* const end = args.units + args.unit_ends[r]; unit != end; ++unit) {
-      const T* from = args.from + unit->offset;
+      const T* const* row = args.pixels + unit->offset;
       const T* weights = args.weights + unit->tap * args.size * args.channels * V::lanes;
-      for (std::int64_t w = 0; w < args.size; ++w, from += args.tap_step) {
+      for (std::int64_t w = 0; w < args.size; ++w, row += args.tap_step) {
         for (std::int64_t i = 0; i < args.channels; ++i, weights += V::lanes) {
           const V weight = V::load(weights);
           typename V::Index index = {};
           if constexpr (kSpread == GroupedSpread::permuted) {
             index = V::load_index(args.spread + i * V::lanes);
           }
-          const T* pixel = from;
+          const std::int64_t channel =
+              args.channel + (kSpread == GroupedSpread::broadcast ? i : 0);
+          const T* const* pixel = row;
 #pragma GCC unroll 14
           for (int p = 0; p < kColumns; ++p, pixel += args.column_step) {
-            V x = kSpread == GroupedSpread::broadcast ? V::broadcast(pixel[i]) : V::load(pixel);
+            const T* const from = *pixel + channel;
+            V x = kSpread == GroupedSpread::broadcast ? V::broadcast(*from) : V::load(from);
             if constexpr (kSpread == GroupedSpread::permuted) x = V::permute(x, index);
             sum[p] = V::fma(x, weight, sum[p]);
           }

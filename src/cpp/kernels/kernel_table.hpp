@@ -424,7 +424,7 @@ inline constexpr int kGroupedShapeCount = sizeof(kGroupedShapes) / sizeof(Groupe
 
 inline constexpr int kMostGroupedColumns = 14;
 
-// One row of the kernel: its number, and where the input row under it stands.
+// One row of the kernel: its number, and where the input row under it stands in a table of pixels.
 struct TapRow {
   std::int32_t offset;
   std::int32_t tap;
@@ -433,13 +433,14 @@ struct TapRow {
 // Tiles of `columns` output columns in `rows` output rows, one vector of output channels. Row r has
 // the units unit_ends[r - 1] (first_unit for r = 0) to unit_ends[r], and for p < columns one chain
 //     sum(r, p) = fma(weights[((unit.tap * size + w) * channels + i) * lanes + lane],
-//                     from[unit.offset + p * column_step + w * tap_step + X(i, lane)], sum(r, p))
-// over unit, w, i that starts at +0, where X is lane (same), spread[i * lanes + lane] (permuted) or
-// i (broadcast). May read whole vectors. Ends as `end` says for
+//                     pixels[unit.offset + p * column_step + w * tap_step][X(i, lane)], sum(r, p))
+// over unit, w, i that starts at +0, where X is channel + lane (same), channel + spread[i * lanes +
+// lane] (permuted) or channel + i (broadcast). May read whole vectors. Ends as `end` says for
 // lane < lanes.
 template <class T>
 struct GroupedArgs {
-  const T* from;
+  const T* const* pixels;
+  std::int64_t channel;
   const TapRow* units;
   const std::int32_t* unit_ends;
   std::int32_t first_unit;
