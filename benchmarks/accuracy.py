@@ -96,9 +96,8 @@ def _weight(kind: str, channels: int, kernel: tuple[int, int], rng: np.random.Ge
 
 
 def channel_counts(kernel: tuple[int, int], stride: int) -> list[int]:
-    """Return input channels of which ``"auto"`` may choose Winograd: 24 or 16 to 4096 / stride²."""
-    fewest = 24 if kernel == (3, 3) else 16
-    return [channels for channels in CHANNELS if fewest <= channels <= 4096 // stride**2]
+    """Return input channels of which ``"auto"`` may choose Winograd, up to 4096 / stride²."""
+    return [channels for channels in CHANNELS if channels <= 4096 // stride**2]
 
 
 def direct_and_winograd(

@@ -188,7 +188,8 @@ def test_it_says_why_it_refuses(
     [
         (64, 64, 3, 56, {}, True),
         (64, 64, 3, 56, dict(groups=2), True),
-        (64, 64, 3, 56, dict(groups=4), False),
+        (64, 64, 3, 56, dict(groups=4), True),
+        (64, 64, 3, 56, dict(groups=8), False),
         (64, 64, 3, 56, dict(dtype=np.float64), False),
         (512, 512, 3, 10, {}, True),
         (512, 512, 3, 7, {}, False),

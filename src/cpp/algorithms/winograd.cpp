@@ -706,8 +706,8 @@ class WinogradPlan final : public Plan {
             for (std::int64_t part = 0; part < rows.count(); ++part) {
               const std::int64_t tile = rows.begin(part);
               table_.winograd_tile[rows.size(part) - 1][vectors - 1](
-                  depth, points + channel * tiles + tile * table_.lanes, tiles * table_.lanes,
-                  weights, sums + tile * width, accumulate, ahead);
+                  depth, winograd_chain(channels), points + channel * tiles + tile * table_.lanes,
+                  tiles * table_.lanes, weights, sums + tile * width, accumulate, ahead);
               ahead += depth * (kAlignment / sizeof(T));
             }
             weights += depth * width;
@@ -826,10 +826,9 @@ std::string winograd_refuses(const ConvProblem& problem) {
 }
 
 // The errors of fewer input channels are not always within 4 times those of direct float32: with
-// 3x3 kernels 16 channels with spikes have 4.3 with one seed of eight, 24 channels at most 3.6.
-// Short chains help kernels that have more taps; those of 2 taps, or 3 at stride 2, have up to 6.2.
+// 3x3 kernels and twelve seeds 16 channels have at most 3.7 (4.2 where a few spikes make all of the
+// largest output), 12 channels 4.6. Kernels of 2 taps, or 3 at stride 2, have up to 6.2.
 constexpr std::int64_t kFewestChannels = 16;
-constexpr std::int64_t kFewestChannels3x3 = 24;
 constexpr std::int64_t kFewestChannelsLine = 32;  // for speed
 
 // Compares multiply-add instructions of 16 lanes in float32, by a model that was fitted to
@@ -848,11 +847,8 @@ bool winograd_pays(const ConvProblem& problem) {
     if (axis->kernel == axis->stride + 1) return false;
   }
   const Sides sides = *best_sides(problem);
-  const bool small = axes[0].kernel == 1 && axes[1].kernel == 3 && axes[2].kernel == 3;
   const bool line = sides.points() == kWinogradIn;
-  const std::int64_t fewest = small  ? kFewestChannels3x3
-                              : line ? kFewestChannelsLine
-                                     : kFewestChannels;
+  const std::int64_t fewest = line ? kFewestChannelsLine : kFewestChannels;
   const std::int64_t slices = axes[0].kernel * sides.parts();
   const std::int64_t products =
       axes[0].kernel * part_points(axes[1], sides.row) * part_points(axes[2], sides.column);

@@ -481,27 +481,29 @@ constexpr int winograd_segment(int outs) {
   return (kWinogradStripRow - winograd_taps(outs) + 1) / outs;
 }
 
-// Input channels are summed in blocks: a chain of fused multiply-adds over each kWinogradChain of
-// them, and block sums added in order. Of 32 channels the largest error is then at most 3.4 times
-// that of direct float32, against 4.0 with one chain, and of 2048 channels a quarter of it.
-inline constexpr std::int64_t kWinogradChain = 16;
+// Input channels are summed in blocks: a chain of fused multiply-adds over each of these, and block
+// sums added in order. Of 2048 channels the error is then a quarter of that with one chain. Few
+// channels, of which direct float32 has a small error itself, need shorter chains: the sums' own
+// rounding is more than half of the variance.
+constexpr std::int64_t winograd_chain(std::int64_t channels) { return channels < 24 ? 8 : 16; }
 
 // How many channels of weights all tiles of a block meet before the next: 32 x 64 weights of a
-// tile of 4 vectors are 8 KiB of an L1, and twice that is 2 % slower. A multiple of kWinogradChain.
+// tile of 4 vectors are 8 KiB of an L1, and twice that is 2 % slower. Whole chains.
 inline constexpr std::int64_t kWinogradDepth = 32;
 
 inline constexpr int kMaxWinogradRows = 12;
 inline constexpr int kMaxWinogradVectors = 4;
 
-// For each block of kWinogradChain k in [0, depth), the last one perhaps shorter, in this order:
+// For each block of `chain` k in [0, depth), the last one perhaps shorter, in this order:
 //     sum = +0;  for k in block:  sum = fma(A(i, k), b[k * width + j], sum)
 //     c[i * width + j] = accumulate or not the first block ? c[i * width + j] + sum : sum
 // for i < rows and j < width = vectors * lanes, where
 // A(i, k) = a[k / lanes * a_block + i * lanes + k % lanes]. Prefetches `depth` cache lines from
 // `ahead`, which need not be readable.
 template <class T>
-using WinogradTile = void (*)(std::int64_t depth, const T* a, std::int64_t a_block, const T* b,
-                              T* c, bool accumulate, const T* ahead);
+using WinogradTile = void (*)(std::int64_t depth, std::int64_t chain, const T* a,
+                              std::int64_t a_block, const T* b, T* c, bool accumulate,
+                              const T* ahead);
 
 // One spatial axis of the input: output o of tile t meets the input at m * t + o + tap - pad.
 struct WinogradAxis {

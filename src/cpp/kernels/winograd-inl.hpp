@@ -2,18 +2,19 @@
 // point, summed over input channels. A 6 x 6 input tile meets 3 x 3 weights in 36 multiplications
 // instead of 144.
 //
-// The interpolation points are 0, +-a, +-1/a, infinity with a = sqrt(1/2): of all points tried they
-// leave the least error, 1 to 2.4 times that of direct float32 where the usual 0, +-1, +-2 leave 4
-// to 8 times (Barabasz et al. 2020 has the theory). Their squares are 1/2 and 2, so that with b =
-// 1/a every coefficient below but a and b themselves is exact; for m = 4, r = 3:
+// The interpolation points are 0, +-a, +-b, infinity with a = 47/64 and b = 11/8. Points near
+// a = 1/b = sqrt(1/2) leave the least error of all that were tried, a third of that of the usual
+// 0, +-1, +-2 (Barabasz et al. 2020 has the theory). Of these, every coefficient of B and A below
+// is exact, which takes another tenth off it. For m = 4 and r = 3, with s = a^2 + b^2, p = a^2 b^2,
+// u = 1 / (2 a^2 (a^2 - b^2)) and v = 1 / (2 b^2 (b^2 - a^2)):
 //
 // clang-format off
-//         [ 1   0  -5/2   0   1   0 ]        [   1     0     0   ]
-//         [ 0  -b   -2    a   1   0 ]        [ -2/3 -2a/3  -1/3  ]          [ 1   1    1   1   1   0 ]
-//   B^T = [ 0   b   -2   -a   1   0 ]    G = [ -2/3  2a/3  -1/3  ]    A^T = [ 0   a   -a   b  -b   0 ]
-//         [ 0  -a  -1/2   b   1   0 ]        [  1/6   b/6   1/3  ]          [ 0  1/2  1/2  2   2   0 ]
-//         [ 0   a  -1/2  -b   1   0 ]        [  1/6  -b/6   1/3  ]          [ 0  a/2 -a/2 2b -2b   1 ]
-//         [ 0   1    0  -5/2  0   1 ]        [   0     0     1   ]
+//         [ p   0   -s   0   1   0 ]        [ 1/p    0      0   ]
+//         [ 0 -ab^2 -b^2 a   1   0 ]        [  u    a u   a^2 u ]          [ 1   1    1    1    1   0 ]
+//   B^T = [ 0  ab^2 -b^2 -a  1   0 ]    G = [  u   -a u   a^2 u ]    A^T = [ 0   a   -a    b   -b   0 ]
+//         [ 0 -a^2b -a^2 b   1   0 ]        [  v    b v   b^2 v ]          [ 0  a^2  a^2  b^2  b^2  0 ]
+//         [ 0  a^2b -a^2 -b  1   0 ]        [  v   -b v   b^2 v ]          [ 0  a^3 -a^3  b^3 -b^3  1 ]
+//         [ 0   p    0   -s  0   1 ]        [  0     0      1   ]
 // clang-format on
 //
 // For other m and r = 7 - m, B^T is the same; G has a column, and A^T a row, for each power of the
@@ -29,10 +30,12 @@
 
 namespace pyconv::PYCONV_ISA {
 
-static constexpr double kPointA = 0.70710678118654752440;
-static constexpr double kPointB = 1.41421356237309504880;
-static constexpr double kPowersA[] = {1, kPointA, 0.5, kPointA / 2};
-static constexpr double kPowersB[] = {1, kPointB, 2, 2 * kPointB};
+static constexpr double kPointA = 47.0 / 64;
+static constexpr double kPointB = 11.0 / 8;
+static constexpr double kSquareA = kPointA * kPointA;
+static constexpr double kSquareB = kPointB * kPointB;
+static constexpr double kPowersA[] = {1, kPointA, kSquareA, kSquareA * kPointA};
+static constexpr double kPowersB[] = {1, kPointB, kSquareB, kSquareB * kPointB};
 
 // Rows r and r + 1 of B^T d for (r, r + 1) = (1, 2) or (3, 4), the two signs of one point; for
 // r = 0 rows 0 and 5. Unused elements of `d` are not read.
@@ -40,11 +43,12 @@ template <int kRow, class T>
 static inline void input_pair(const Vec<T> (&d)[kWinogradIn], Vec<T>& first, Vec<T>& second) {
   using V = Vec<T>;
   if constexpr (kRow == 0) {
-    const V s = V::broadcast(T(-2.5));
-    first = V::fma(s, d[2], d[0]) + d[4];
-    second = V::fma(s, d[3], d[1]) + d[5];
+    const V minus_sum = V::broadcast(static_cast<T>(-kSquareA - kSquareB));
+    const V product = V::broadcast(static_cast<T>(kSquareA * kSquareB));
+    first = V::fma(product, d[0], V::fma(minus_sum, d[2], d[4]));
+    second = V::fma(product, d[1], V::fma(minus_sum, d[3], d[5]));
   } else {
-    const V square = V::broadcast(kRow == 1 ? T(-2) : T(-0.5));
+    const V square = V::broadcast(static_cast<T>(kRow == 1 ? -kSquareB : -kSquareA));
     const V point = V::broadcast(static_cast<T>(kRow == 1 ? kPointA : kPointB));
     const V minus = V::broadcast(static_cast<T>(kRow == 1 ? -kPointA : -kPointB));
     const V even = V::fma(square, d[2], d[4]);
@@ -396,7 +400,7 @@ void winograd_weights(const WinogradWeightsArgs<T>& args) {
   const auto transform = [](int taps, const Doubles(&g)[kMostTaps], Doubles(&to)[kWinogradIn]) {
     to[0] = g[0];
     if (taps == 1) return;
-    constexpr double third = 1.0 / 3.0;
+    to[0] /= kSquareA * kSquareB;
     // Even and odd powers of the points of a square, by Horner's rule.
     const auto powers = [&](double square, Doubles& even, Doubles& odd) {
       const int last_even = (taps - 1) / 2 * 2;
@@ -412,12 +416,14 @@ void winograd_weights(const WinogradWeightsArgs<T>& args) {
     Doubles odd_a;
     Doubles even_b;
     Doubles odd_b;
-    powers(0.5, even_a, odd_a);
-    powers(2, even_b, odd_b);
-    even_a *= -2 * third;
-    odd_a *= -2 * third * kPointA;
-    even_b *= third / 2;
-    odd_b *= third / 2 * kPointB;
+    powers(kSquareA, even_a, odd_a);
+    powers(kSquareB, even_b, odd_b);
+    constexpr double scale_a = 0.5 / (kSquareA * (kSquareA - kSquareB));
+    constexpr double scale_b = 0.5 / (kSquareB * (kSquareB - kSquareA));
+    even_a *= scale_a;
+    odd_a *= scale_a * kPointA;
+    even_b *= scale_b;
+    odd_b *= scale_b * kPointB;
     to[1] = even_a + odd_a;
     to[2] = even_a - odd_a;
     to[3] = even_b + odd_b;
@@ -475,22 +481,25 @@ static constexpr int kWinogradAccumulators = PYCONV_TILE_ROWS * PYCONV_TILE_VECT
 static constexpr int kWinogradVectors = kWinogradAccumulators / 6;
 
 template <class T, int kRows, int kVectors>
-void winograd_tile(std::int64_t depth, const T* a, std::int64_t a_block, const T* b, T* c,
-                   bool accumulate, const T* ahead) {
+void winograd_tile(std::int64_t depth, std::int64_t chain, const T* a, std::int64_t a_block,
+                   const T* b, T* c, bool accumulate, const T* ahead) {
   using V = Vec<T>;
-  std::int64_t chain = 0;
+  std::int64_t k = 0;
   do {
-    const std::int64_t chain_end = depth - chain < kWinogradChain ? depth : chain + kWinogradChain;
+    const std::int64_t chain_end = depth - k < chain ? depth : k + chain;
     V sum[kRows][kVectors];
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
       for (int j = 0; j < kVectors; ++j) sum[i][j] = V::zero();
     }
-    for (std::int64_t block = chain; block < chain_end; block += V::lanes) {
-      const std::int64_t left = chain_end - block;
-      const std::int64_t count = left < V::lanes ? left : V::lanes;
-      for (std::int64_t k = 0; k < count; ++k) {
+    while (k < chain_end) {
+      const T* channel = a + k / V::lanes * a_block + k % V::lanes;
+      const std::int64_t left = chain_end - k;
+      const std::int64_t block = V::lanes - k % V::lanes;
+      const T* const end = channel + (left < block ? left : block);
+      k += end - channel;
+      for (; channel != end; ++channel) {
         __builtin_prefetch(ahead, 0, 2);
         ahead += 64 / sizeof(T);
         V row[kVectors];
@@ -498,13 +507,12 @@ void winograd_tile(std::int64_t depth, const T* a, std::int64_t a_block, const T
         for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) {
-          const V scale = V::broadcast(a[i * V::lanes + k]);
+          const V scale = V::broadcast(channel[i * V::lanes]);
 #pragma GCC unroll 4
           for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
         }
         b += kVectors * V::lanes;
       }
-      a += a_block;
     }
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
@@ -515,8 +523,7 @@ void winograd_tile(std::int64_t depth, const T* a, std::int64_t a_block, const T
       }
     }
     accumulate = true;
-    chain += kWinogradChain;
-  } while (chain < depth);
+  } while (k < depth);
 }
 
 static constexpr int winograd_rows(int vectors) {
