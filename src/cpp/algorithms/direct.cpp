@@ -312,6 +312,9 @@ class DirectPlan final : public Plan {
     args.padding_mode = p.padding_mode;
     const std::int64_t first_row = at.row * p.axes[1].stride - p.axes[1].pad_before;
     T* channel_rows = scratch.rows;
+    if (strides.channel == 1 && strides.axis[2] != 1 && p.padding_mode == PaddingMode::zeros) {
+      return turn_rows(arrays, at, channel, channel_end, scratch);
+    }
     for (std::int64_t c = channel; c < channel_end; ++c, channel_rows += channel_stride_) {
       const T* const from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
                             (p.groups[at.group].in_begin + c) * strides.channel;
@@ -331,6 +334,54 @@ class DirectPlan final : public Plan {
             table_.pad_plane(args);
             args.to += layout_.plane(rows_);
           }
+        }
+      }
+    }
+  }
+
+  // copy_rows() where channels are next to each other: the rows of all of them at a time.
+  void turn_rows(const ConvArrays& arrays, const Place& at, std::int64_t channel,
+                 std::int64_t channel_end, const Scratch& scratch) const {
+    const ConvProblem& p = problem();
+    const auto& [depth, height, width] = p.axes;
+    const Strides& strides = arrays.x_strides;
+    const std::int64_t channels = channel_end - channel;
+    const T* const from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
+                          p.groups[at.group].in_begin + channel;
+    TransposeArgs<T> args{};
+    args.row_stride = width.stride * strides.axis[2];
+    args.count = args.run = channels;
+    args.pitch = channel_stride_;
+    T* to = scratch.rows;
+    const auto zero = [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t c = 0; begin < end && c < channels; ++c) {
+        std::fill(to + c * channel_stride_ + begin, to + c * channel_stride_ + end, T(0));
+      }
+    };
+    for (std::int64_t tap = 0; tap < layout_.depth_taps; ++tap) {
+      const std::int64_t d =
+          padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before, depth.in,
+                       p.padding_mode);
+      for (const std::int64_t phase : row_phases_) {
+        for (const ColumnRange& range : column_range_) {
+          T* const plane = to;
+          for (std::int64_t r = 0; r < at.rows + layout_.height.reach; ++r, to += layout_.pitch) {
+            const std::int64_t row =
+                padded_index((at.row + r) * height.stride - height.pad_before + phase, height.in,
+                             p.padding_mode);
+            if (d < 0 || row < 0 || range.first == range.last) {
+              zero(0, layout_.pitch);
+              continue;
+            }
+            zero(0, range.first);
+            args.rows = args.padded_rows = range.last - range.first;
+            args.from = from + d * strides.axis[0] + row * strides.axis[1] +
+                        (range.start + range.first * width.stride) * strides.axis[2];
+            args.to = to + range.first;
+            table_.transpose(args);
+            zero(range.last, layout_.pitch);
+          }
+          to = plane + layout_.plane(rows_);
         }
       }
     }
@@ -509,9 +560,9 @@ static double taps_inside(const ConvProblem& p) {
 }
 
 bool direct_pays(const ConvProblem& p) {
-  if (p.channels_last) return false;
   const std::int64_t in_channels = most_in_channels(p);
   const std::int64_t out_channels = std::max<std::int64_t>(1, most_out_channels(p));
+  if (p.channels_last) return 2 * out_channels < kChannelBlock;
   if (p.taps() == 1) {  // of a stride: that of 1 is pointwise
     return in_channels <= 96 && p.out_pixels() >= 256;
   }
@@ -523,14 +574,16 @@ bool direct_pays(const ConvProblem& p) {
   // What each computes or moves in vain, as a share of the multiplications. Here the columns beyond
   // the output's width; with output channels as lanes those beyond the last channel, and changing
   // the layout of input and output.
-  // Splitting the phases of a stride costs more than that.
-  if (p.axes[1].stride > 1 || p.axes[2].stride > 1) return 2 * out_channels < kChannelBlock;
   const RowLayout layout(p);
   const double width = static_cast<double>(std::max<std::int64_t>(1, p.axes[2].out));
-  const double pixels = 1.01 * static_cast<double>(layout.pitch) / width;
+  const auto taps = static_cast<double>(p.taps());
+  const bool strided = p.axes[1].stride > 1 || p.axes[2].stride > 1;
+  // A stride's phases are copied each by itself, in short rows.
+  const double pixels =
+      strided ? (1 + 60 / (taps * static_cast<double>(out_channels))) * (1 + 3.6 / width)
+              : 1.01 * static_cast<double>(layout.pitch) / width;
   const double whole = static_cast<double>(ceil_div(out_channels, 16) * 16);
-  const double channels = whole / static_cast<double>(out_channels) *
-                          (1 + layout_cost(p) / static_cast<double>(p.taps()));
+  const double channels = whole / static_cast<double>(out_channels) * (1 + layout_cost(p) / taps);
   return pixels < channels * taps_inside(p);
 }
 

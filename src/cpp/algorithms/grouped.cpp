@@ -353,8 +353,8 @@ class GroupedPlan final : public Plan {
     Scratch scratch;
     scratch.copy = carver.take<T>(size(copy_elements(rows, columns_.largest())));
     scratch.sums = carver.take<T>(size(std::max(kMostPixels, columns_.largest()) * table_.lanes));
-    scratch.pixels = carver.take<const T*>(size(
-        problem().axes[0].kernel * columns_of(0, columns_.largest(), rows).depth_pixels));
+    scratch.pixels = carver.take<const T*>(
+        size(problem().axes[0].kernel * columns_of(0, columns_.largest(), rows).depth_pixels));
     scratch.units = carver.take<TapRow>(size(rows * problem().axes[0].kernel * height.kernel));
     scratch.unit_ends = carver.take<std::int32_t>(size(rows));
     scratch.slot_ends = carver.take<std::int32_t>(size(rows));
@@ -660,7 +660,9 @@ bool grouped_pays(const ConvProblem& p) {
   const std::int64_t in_channels = most_in_channels(p);
   const std::int64_t out_channels = most_out_channels(p);
   if (p.groups.size() < 2) return false;
-  if (in_channels == 1 && p.channels_last) return out_channels == 1 && width.kernel >= 6;
+  if (in_channels == 1 && p.channels_last) {
+    return out_channels == 1 && (width.kernel >= 6 || (width.kernel == 5 && width.out <= 20));
+  }
   if (in_channels == 1 && out_channels <= 4) {
     if (p.out_channels < 12) return false;
     // Lanes that are pixels take long rows as they are, those of 3x3 kernels at some ease.
@@ -678,7 +680,7 @@ bool grouped_pays(const ConvProblem& p) {
   const std::int64_t in_use = std::min(p.out_channels, lanes / most * out_channels);
   if (width.out <= lanes / 2) return in_use >= lanes / 2;
   if (5 * in_use < 4 * lanes) return false;
-  return most <= 4 || width.out <= 20 || width.stride > 1;
+  return most <= 4 || (most <= 8 && (width.out <= 20 || width.stride > 1));
 }
 
 std::unique_ptr<Plan> plan_grouped(ConvProblem problem) {

@@ -862,11 +862,13 @@ bool winograd_pays(const ConvProblem& problem) {
   const int outs = std::max(sides.row.outs, sides.column.outs);
   const double transform = line ? 5 + outs : 20 + 4.5 * outs;
 
+  // Channels-last, nothing else fills the lanes of a vector of fewer output channels either.
+  const std::int64_t fewest_outs = problem.channels_last ? lanes / 2 : lanes;
   double pairs = 0;     // of input channels and vectors of output channels
   double channels = 0;  // that are transformed
   std::int64_t most = 0;
   for (const Group& group : problem.groups) {
-    if (group.in_channels < fewest || group.out_channels < lanes) return false;
+    if (group.in_channels < fewest || group.out_channels < fewest_outs) return false;
     const std::int64_t vectors = ceil_div(group.out_channels, lanes);
     pairs += static_cast<double>(group.in_channels * vectors);
     channels += static_cast<double>(slices * group.in_channels + group.out_channels);

@@ -172,8 +172,7 @@ void grouped_any_tile(const GroupedArgs<T>& args) {
           if constexpr (kSpread == GroupedSpread::permuted) {
             index = V::load_index(args.spread + i * V::lanes);
           }
-          const std::int64_t channel =
-              args.channel + (kSpread == GroupedSpread::broadcast ? i : 0);
+          const std::int64_t channel = args.channel + (kSpread == GroupedSpread::broadcast ? i : 0);
           const T* const* pixel = row;
 #pragma GCC unroll 14
           for (int p = 0; p < kColumns; ++p, pixel += args.column_step) {

@@ -1,0 +1,61 @@
+"""Direct convolution of rows that are copied: lanes are pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from problems import Problem, make
+
+import pyconv
+
+
+def check(problem: Problem) -> None:
+    expected = problem.run("reference").view(np.uint8)
+    np.testing.assert_array_equal(problem.run("direct").view(np.uint8), expected)
+
+
+@pytest.mark.parametrize("taps", [1, 3, 5])
+def test_auto_takes_pixels_as_lanes_for_few_channels_last_outputs(taps: int) -> None:
+    layer = pyconv.Conv2d(64, 3, taps, data_format="channels_last")
+    assert layer.plan((1, 64, 64, 64)).algorithm == "direct"
+
+
+@pytest.mark.parametrize("channels", [2, 3, 15, 16, 17, 40])
+@pytest.mark.parametrize(
+    ("sizes", "kernel", "more"),
+    [
+        ((9, 21), (3, 3), {"padding": 1}),
+        ((9, 21), (3, 3), {"padding": (5, 4), "stride": 2}),
+        ((7, 40), (2, 5), {"padding": (0, 7), "stride": (3, 4)}),
+        ((9, 21), (3, 3), {"padding": 6, "dilation": 3}),
+        ((1, 1), (3, 3), {"padding": 4}),
+        ((9, 21), (1, 1), {"stride": 2}),
+        ((9, 11), (3, 3), {"padding": 1, "padding_mode": "reflect"}),
+        ((4, 5, 18), (2, 3, 3), {"padding": 1, "stride": (2, 1, 2)}),
+        ((33,), (4,), {"padding": 3, "stride": 3}),
+    ],
+)
+def test_channels_last_rows(
+    channels: int, sizes: tuple[int, ...], kernel: tuple[int, ...], more: Any, dtype: Any
+) -> None:
+    shapes = (2, channels, *sizes), (3, channels, *kernel)
+    check(make(*shapes, dtype=dtype, data_format="channels_last", **more))
+
+
+def test_groups_and_a_slice_of_channels_last_channels(dtype: Any) -> None:
+    problem = make((1, 12, 8, 19), (6, 6, 3, 3), groups=2, dtype=dtype, padding=1)
+    wide = np.full((1, 8, 19, 20), np.nan, dtype)
+    wide[..., 5:17] = np.moveaxis(problem.x, 1, -1)
+    weight = problem.weight
+    result = pyconv.conv2d(
+        wide[..., 5:17],
+        weight,
+        padding=1,
+        groups=2,
+        data_format="channels_last",
+        algorithm="direct",
+    )
+    expected = pyconv.conv2d(problem.x, weight, padding=1, groups=2, algorithm="reference")
+    np.testing.assert_array_equal(np.moveaxis(result, -1, 1), expected)
