@@ -22,6 +22,11 @@ def test_auto_takes_pixels_as_lanes_for_few_channels_last_outputs(taps: int) -> 
     assert layer.plan((1, 64, 64, 64)).algorithm == "direct"
 
 
+def test_auto_does_not_copy_wide_gaps() -> None:
+    layer = pyconv.Conv2d(512, 4, 3, dilation=24, padding=24, data_format="channels_last")
+    assert layer.plan((1, 14, 14, 512)).algorithm == "direct_channels"
+
+
 @pytest.mark.parametrize("channels", [2, 3, 15, 16, 17, 40])
 @pytest.mark.parametrize(
     ("sizes", "kernel", "more"),

@@ -77,3 +77,13 @@ def test_uneven_groups(data_format: str) -> None:
     weights = [(outputs, inputs, 3, 3) for inputs, outputs in pairs]
     channels = sum(inputs for inputs, _ in pairs)
     check(make((2, channels, 6, 8), weights, padding=1, data_format=data_format))
+
+
+def test_threads_that_do_not_divide_blocks_of_one_row() -> None:
+    # Workspace is kept between calls: what stands in it must not matter.
+    make((1, 64, 64, 64), (64, 64, 3, 3)).run("direct_channels", num_threads=2)
+    problem = make((1, 48, 3, 256), (48, 1, 7, 7), groups=48, padding=3, dtype=np.float64)
+    expected = problem.run("reference").view(np.uint8)
+    for threads in (2, 4):
+        result = problem.run("grouped", num_threads=threads)
+        np.testing.assert_array_equal(result.view(np.uint8), expected)

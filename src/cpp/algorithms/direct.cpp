@@ -562,7 +562,11 @@ static double taps_inside(const ConvProblem& p) {
 bool direct_pays(const ConvProblem& p) {
   const std::int64_t in_channels = most_in_channels(p);
   const std::int64_t out_channels = std::max<std::int64_t>(1, most_out_channels(p));
-  if (p.channels_last) return 2 * out_channels < kChannelBlock;
+  if (p.channels_last) {
+    // Turning rows is worth it where lanes of output channels would be empty, and short gaps.
+    return 2 * out_channels < kChannelBlock && p.padding_mode == PaddingMode::zeros &&
+           RowLayout(p).pitch <= 2 * p.axes[2].out;
+  }
   if (p.taps() == 1) {  // of a stride: that of 1 is pointwise
     return in_channels <= 96 && p.out_pixels() >= 256;
   }

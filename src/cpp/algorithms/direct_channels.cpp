@@ -675,7 +675,8 @@ std::string direct_channels_refuses(const ConvProblem& p) {
 bool direct_channels_pays(const ConvProblem& p) {
   const std::int64_t in_channels = most_in_channels(p);
   const std::int64_t out_channels = most_out_channels(p);
-  if (2 * out_channels < kChannelBlock) return false;  // half of the lanes would idle
+  // Half of the lanes would idle, but channels-last nobody else fills them.
+  if (2 * out_channels < kChannelBlock && !p.channels_last) return false;
   if (p.taps() > 1) {
     // Two or three taps share little of the cost of changing the layout of input and output; im2col
     // copies whole vectors of long rows.

@@ -334,11 +334,8 @@ class GroupedPlan final : public Plan {
     const auto blocks = static_cast<std::int64_t>(blocks_.size());
     const std::int64_t planes = p.batch * p.axes[0].out * columns_.count();
     Blocking cut;
-    cut.rows = rows_;
-    const std::int64_t tasks = planes * rows_.count() * blocks;
-    if (tasks < 8 * threads && tasks % threads != 0 && p.axes[1].out >= threads) {
-      cut.rows = Split::by_count(p.axes[1].out, ceil_div(rows_.count(), threads) * threads);
-    }
+    cut.rows = Split::by_count(p.axes[1].out,
+                               even_blocks(rows_.count(), planes * blocks, p.axes[1].out, threads));
     // A task lists its rows once for all its blocks.
     const bool even = planes * cut.rows.count() % threads == 0;
     cut.blocks = Split::by_count(blocks, even ? 1 : std::min<std::int64_t>(blocks, threads));
