@@ -95,7 +95,7 @@ def _weight(kind: str, channels: int, kernel: tuple[int, int], rng: np.random.Ge
     return np.asarray(weight, np.float32)
 
 
-def channel_counts(kernel: tuple[int, int], stride: int) -> list[int]:
+def channel_counts(stride: int) -> list[int]:
     """Return input channels of which ``"auto"`` may choose Winograd, up to 4096 / stride²."""
     return [channels for channels in CHANNELS if channels <= 4096 // stride**2]
 
@@ -136,7 +136,7 @@ def main() -> int:
     for kernel, stride in KINDS:
         print(f"\n{kernel[0]}x{kernel[1]} kernels at stride {stride}")
         print(f"{'channels':>8} {'weights':10}{'input':18}{'direct':>16}{'Winograd':>18}")
-        for channels in channel_counts(kernel, stride):
+        for channels in channel_counts(stride):
             worst = [0.0, 0.0]
             for weights in WEIGHTS:
                 for values in INPUTS:

@@ -53,14 +53,13 @@ def test_groups_and_a_slice_of_channels_last_channels(dtype: Any) -> None:
     problem = make((1, 12, 8, 19), (6, 6, 3, 3), groups=2, dtype=dtype, padding=1)
     wide = np.full((1, 8, 19, 20), np.nan, dtype)
     wide[..., 5:17] = np.moveaxis(problem.x, 1, -1)
-    weight = problem.weight
     result = pyconv.conv2d(
         wide[..., 5:17],
-        weight,
+        problem.weight,
         padding=1,
         groups=2,
         data_format="channels_last",
         algorithm="direct",
     )
-    expected = pyconv.conv2d(problem.x, weight, padding=1, groups=2, algorithm="reference")
+    expected = pyconv.conv2d(problem.x, problem.weight, padding=1, groups=2, algorithm="reference")
     np.testing.assert_array_equal(np.moveaxis(result, -1, 1), expected)

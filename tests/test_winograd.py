@@ -24,7 +24,7 @@ kernels = pytest.mark.parametrize("kernel", KERNELS, ids=str)
 @pytest.mark.skipif(_core.current_isa() != pyconv.isas()[0], reason="not the best instruction set")
 @pytest.mark.parametrize(
     ("kernel", "stride", "channels"),
-    [(*kind, channels) for kind in KINDS for channels in channel_counts(*kind)],
+    [(*kind, channels) for kind in KINDS for channels in channel_counts(kind[1])],
     ids=str,
 )
 @pytest.mark.parametrize("values", INPUTS)

@@ -300,6 +300,9 @@ class DirectPlan final : public Plan {
                  std::int64_t channel_end, const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const Strides& strides = arrays.x_strides;
+    if (strides.channel == 1 && strides.axis[2] != 1 && p.padding_mode == PaddingMode::zeros) {
+      return turn_rows(arrays, at, channel, channel_end, scratch);
+    }
     PadPlaneArgs<T> args{};
     args.row_in = p.axes[1].in;
     args.row_stride = strides.axis[1];
@@ -312,9 +315,6 @@ class DirectPlan final : public Plan {
     args.padding_mode = p.padding_mode;
     const std::int64_t first_row = at.row * p.axes[1].stride - p.axes[1].pad_before;
     T* channel_rows = scratch.rows;
-    if (strides.channel == 1 && strides.axis[2] != 1 && p.padding_mode == PaddingMode::zeros) {
-      return turn_rows(arrays, at, channel, channel_end, scratch);
-    }
     for (std::int64_t c = channel; c < channel_end; ++c, channel_rows += channel_stride_) {
       const T* const from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
                             (p.groups[at.group].in_begin + c) * strides.channel;

@@ -376,6 +376,7 @@ class GroupedPlan final : public Plan {
   void run_task(const ConvArrays& arrays, const Place& at, const Scratch& scratch) const {
     const Columns columns = columns_of(at.column, at.columns, at.rows);
     list_rows(at, columns, scratch);
+    const std::int64_t most_rows = std::max<std::int64_t>(1, kMostPixels / at.columns);
     std::int64_t b = at.block;
     while (b < at.block_end && in_place(arrays, blocks_[static_cast<std::size_t>(b)])) ++b;
     if (b > at.block) {
@@ -383,7 +384,7 @@ class GroupedPlan final : public Plan {
       // The next vector meets the same few rows.
       const std::int64_t row_bytes =
           std::int64_t(sizeof(T)) * columns.count * (b - at.block) * kChannelBlock;
-      std::int64_t most = std::max<std::int64_t>(1, kMostPixels / at.columns);
+      std::int64_t most = most_rows;
       while (most > 1 && row_span(most) * row_bytes > kInPlaceBytes) --most;
       const Split parts = Split::by_limit(at.rows, most);
       for (std::int64_t part = 0; part < parts.count(); ++part) {
@@ -394,8 +395,7 @@ class GroupedPlan final : public Plan {
     }
     if (b == at.block_end) return;
     list_pixels(arrays, at, columns, false, scratch);
-    const Split parts =
-        Split::by_limit(at.rows, std::max<std::int64_t>(1, kMostPixels / at.columns));
+    const Split parts = Split::by_limit(at.rows, most_rows);
     for (; b < at.block_end; ++b) {
       std::int32_t copied = 0;
       for (std::int64_t part = 0; part < parts.count(); ++part) {
@@ -466,10 +466,9 @@ class GroupedPlan final : public Plan {
                              depth * strides.axis[0] + scratch.sources[slot] * strides.axis[1];
         pixel = std::fill_n(pixel, first, at.zeros);
         for (std::int64_t k = first; k < last; ++k) {
-          *pixel++ = !from_image ? copy + k * kChannelBlock
-                     : zeros     ? row + (columns.start + k) * strides.axis[2]
-                                 : row + padded_index(columns.start + k, width.in, p.padding_mode) *
-                                             strides.axis[2];
+          *pixel++ = from_image ? row + padded_index(columns.start + k, width.in, p.padding_mode) *
+                                            strides.axis[2]
+                                : copy + k * kChannelBlock;
         }
         pixel = std::fill_n(pixel, columns.count - last, at.zeros);
       }
