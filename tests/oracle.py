@@ -1,6 +1,7 @@
 """An independent oracle: convolution in float64, a plain loop over windows, with an error bound.
 
-Nothing here comes from pyconv. NumPy only computes the dot product of one window with the weights.
+Nothing here comes from pyconv. NumPy gathers the windows of a row of outputs by index, and
+multiplies them with the weights.
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ def pads(
     return [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
 
 
-def source(index: int, size: int, mode: str) -> int | None:
-    """The position in an axis of `size` that a padded axis shows at `index`; None is a zero."""
+def source(index: int, size: int, mode: str) -> int:
+    """The position in an axis of `size` that a padded axis shows at `index`; `size` is a zero."""
     if 0 <= index < size:
         return index
     if mode == "reflect":
@@ -140,7 +141,7 @@ def source(index: int, size: int, mode: str) -> int | None:
         return 0 if index < 0 else size - 1
     if mode == "circular":
         return index % size
-    return None
+    return size
 
 
 def output_shape(
@@ -218,25 +219,29 @@ def expect(
     sizes = image.shape[2:]
     strides, dilations = per_axis(stride, rank), per_axis(dilation, rank)
     before = [low for low, _ in pads(padding, sizes, kernel, strides, dilations)]
-    matrices = [w.astype(np.float64).reshape(*w.shape[:2], math.prod(kernel)) for w in weights]
+    matrices = [w.astype(np.float64) for w in weights]
+    image = np.pad(image, [(0, 0), (0, 0), *[(0, 1)] * rank])  # a zero behind the end of each axis
 
-    for position in np.ndindex(*total.shape[2:]):
-        window = np.zeros((*image.shape[:2], math.prod(kernel)))
-        for number, tap in enumerate(np.ndindex(*kernel)):
-            where = tuple(
-                source(o * s - b + t * d, n, padding_mode)
-                for o, s, b, t, d, n in zip(
-                    position, strides, before, tap, dilations, sizes, strict=True
-                )
-            )
-            if None not in where:
-                window[:, :, number] = image[(..., *where)]
+    # Where each axis is read: [output, tap], shaped for an index of [output of a row, *taps].
+    *outer, along_row = (
+        np.array(
+            [[source(o * s - b + t * d, n, padding_mode) for t in range(k)] for o in range(m)]
+        ).reshape(m, *(k if other == axis else 1 for other in range(rank)))
+        for axis, (m, s, b, k, d, n) in enumerate(
+            zip(total.shape[2:], strides, before, kernel, dilations, sizes, strict=True)
+        )
+    )
+    taps = range(3, rank + 3)
+    for position in np.ndindex(*total.shape[2:-1]):
+        rows = (axis[o] for axis, o in zip(outer, position, strict=True))
+        windows = image[(..., *rows, along_row)]  # [image, channel, output of the row, *taps]
         first_in = first_out = 0
         for matrix in matrices:
-            part = window[:, first_in : first_in + matrix.shape[1]]
+            part = windows[:, first_in : first_in + matrix.shape[1]]
             outputs = (slice(None), slice(first_out, first_out + matrix.shape[0]), *position)
-            total[outputs] = np.einsum("nck,ock->no", part, matrix)
-            magnitude[outputs] = np.einsum("nck,ock->no", np.abs(part), np.abs(matrix))
+            axes = ((1, *taps), range(1, rank + 2))
+            total[outputs] = np.moveaxis(np.tensordot(part, matrix, axes), -1, 1)
+            magnitude[outputs] = np.moveaxis(np.tensordot(abs(part), abs(matrix), axes), -1, 1)
             first_in += matrix.shape[1]
             first_out += matrix.shape[0]
 

@@ -52,7 +52,7 @@ def chain(problem: Problem) -> Array:
                     source(p + t - 1, size, "zeros")
                     for p, t, size in zip(position, tap, x.shape[2:], strict=True)
                 ]
-                if None in where:
+                if any(i == size for i, size in zip(where, x.shape[2:], strict=True)):
                     continue  # adds a zero
                 for channel in range(block, min(block + 16, x.shape[1])):
                     product = Fraction(float(x[(n, channel, *where)])) * Fraction(
