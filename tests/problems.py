@@ -164,7 +164,7 @@ def problems(draw: st.DrawFn, dtype: Any, algorithm: str = "auto") -> Problem:
     kernel = per_axis(1, 4 if rank < 3 else 2)
     stride, dilation = per_axis(1, 3), per_axis(1, 3)
     if algorithm == "pointwise":
-        kernel, stride, dilation = (1,) * rank, (1,) * rank, (1,) * rank
+        kernel = (1,) * rank
     if winograd:
         kernel, stride, dilation = draw(winograd_axes(rank, mode))
     extent = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]

@@ -63,3 +63,18 @@ def test_groups_and_a_slice_of_channels_last_channels(dtype: Any) -> None:
     )
     expected = pyconv.conv2d(problem.x, problem.weight, padding=1, groups=2, algorithm="reference")
     np.testing.assert_array_equal(np.moveaxis(result, -1, 1), expected)
+
+
+@pytest.mark.parametrize("width", [13, 14, 16, 30, 31, 46, 48, 64])
+@pytest.mark.parametrize("activation", [None, "gelu"])
+@pytest.mark.parametrize("channels", [3, 40])
+def test_rows_of_whole_vectors(dtype: Any, width: int, activation: Any, channels: int) -> None:
+    # 40 channels of long rows take more than one pass, in which sums wait in between.
+    make(
+        (2, channels, 37, width),
+        (13, channels, 3, 3),
+        dtype,
+        residual=True,
+        padding=1,
+        activation=activation,
+    ).check("direct")

@@ -10,6 +10,8 @@
 //
 // so that all rows of the block are one flat axis, cut into vectors without regard to rows. The
 // pitch is the output's width and the few columns that taps reach beyond; sums there are dropped.
+// Where vectors from the beginning of each row are no more, every row is an axis of its own, and
+// the output is written in whole vectors.
 // Against im2col, an input element is copied once and not once per tap, which is worth it where
 // few output channels share the copy.
 #include <algorithm>
@@ -263,13 +265,27 @@ class DirectPlan final : public Plan {
     return Split::by_count(p.axes[1].out, even_blocks(blocks, others, p.axes[1].out, threads));
   }
 
-  std::int64_t flat_length(std::int64_t rows) const {
-    return (rows - 1) * layout_.pitch + problem().axes[2].out;
+  // The axes that a block of rows is cut into, in vectors; the sums of one follow those of another.
+  struct Lines {
+    std::int64_t count;
+    std::int64_t vectors;
+    std::int64_t pitch;  // from the beginning of one output row to that of the next in the sums
+
+    std::int64_t all() const { return count * vectors; }
+  };
+
+  Lines lines(std::int64_t rows) const {
+    const std::int64_t width = problem().axes[2].out;
+    const std::int64_t row_vectors = ceil_div(width, table_.lanes);
+    if (row_vectors * table_.lanes <= layout_.pitch) {
+      return {rows, row_vectors, row_vectors * table_.lanes};
+    }
+    return {1, ceil_div((rows - 1) * layout_.pitch + width, table_.lanes), layout_.pitch};
   }
 
   Scratch carve(void* base) const {
     const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
-    const std::int64_t vectors = ceil_div(flat_length(rows_), table_.lanes);
+    const std::int64_t vectors = lines(rows_).all();
     const bool one_pass = channels_ >= most_in_channels(problem());
     const std::int64_t sums = one_pass ? table_.tile_rows : most_out_channels(problem());
     Carver carver(base);
@@ -394,8 +410,8 @@ class DirectPlan final : public Plan {
                      const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
     const GroupPlan& plan = groups_[at.group];
-    const std::int64_t vectors = ceil_div(flat_length(at.rows), table_.lanes);
-    const std::int64_t sums_stride = vectors * table_.lanes;
+    const Lines cut = lines(at.rows);
+    const std::int64_t sums_stride = cut.all() * table_.lanes;
     const T* const packed = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
     const bool one_pass = channels_ >= group.in_channels;
     const bool last = channel_end == group.in_channels;
@@ -405,18 +421,21 @@ class DirectPlan final : public Plan {
       const std::int64_t rows = plan.tiles.size(tile);
       const std::int64_t out = plan.tiles.begin(tile);
       T* const sums = scratch.sums + (one_pass ? 0 : out * sums_stride);
-      const Split columns = Split::by_limit(vectors, table_.direct_vectors[rows - 1]);
-      for (std::int64_t part = 0; part < columns.count(); ++part) {
-        const std::int64_t vector = columns.begin(part);
-        const std::int64_t column = vector * table_.lanes;
-        RowsEnd<T> tile_end;
-        if (end && last) tile_end = end_at(*end, out, vector);
-        table_.direct[rows - 1][columns.size(part) - 1](
-            depth, packed + out * plan.depth + k * rows, scratch.rows + column,
-            plan.offsets->data() + k, 0, sums + column, sums_stride, k > 0,
-            end && last ? &tile_end : nullptr);
+      const Split columns = Split::by_limit(cut.vectors, table_.direct_vectors[rows - 1]);
+      for (std::int64_t line = 0; line < cut.count; ++line) {
+        const T* const line_rows = scratch.rows + line * layout_.pitch;
+        for (std::int64_t part = 0; part < columns.count(); ++part) {
+          const std::int64_t column = columns.begin(part) * table_.lanes;
+          const std::int64_t vector = line * cut.vectors + columns.begin(part);
+          RowsEnd<T> tile_end;
+          if (end && last) tile_end = end_at(*end, out, vector);
+          table_.direct[rows - 1][columns.size(part) - 1](
+              depth, packed + out * plan.depth + k * rows, line_rows + column,
+              plan.offsets->data() + k, line_rows, 0, sums + vector * table_.lanes, sums_stride,
+              k > 0, end && last ? &tile_end : nullptr);
+        }
       }
-      if (last && !end) finish(arrays, at, group.out_begin + out, rows, sums_stride, sums);
+      if (last && !end) finish(arrays, at, group.out_begin + out, rows, cut, sums);
     }
   }
 
@@ -432,10 +451,10 @@ class DirectPlan final : public Plan {
     if (!clamp || !columns_contiguous) return std::nullopt;
 
     const std::int64_t width = p.axes[2].out;
-    const std::int64_t vectors = ceil_div(flat_length(at.rows), table_.lanes);
+    const Lines cut = lines(at.rows);
     std::int32_t count = 0;
-    for (std::int64_t v = 0; v < vectors; ++v) {
-      const std::int64_t begin = v * table_.lanes;
+    for (std::int64_t v = 0; v < cut.all(); ++v) {
+      const std::int64_t begin = v / cut.vectors * layout_.pitch + v % cut.vectors * table_.lanes;
       const std::int64_t end = begin + table_.lanes;
       for (std::int64_t row = begin / layout_.pitch; row < at.rows && row * layout_.pitch < end;
            ++row) {
@@ -486,12 +505,12 @@ class DirectPlan final : public Plan {
   }
 
   void finish(const ConvArrays& arrays, const Place& at, std::int64_t channel,
-              std::int64_t channels, std::int64_t sums_stride, const T* sums) const {
+              std::int64_t channels, const Lines& cut, const T* sums) const {
     const ConvProblem& p = problem();
     EpilogueArgs<T> args{};
     args.rows = channels;
     args.columns = p.axes[2].out;
-    args.acc_row = sums_stride;
+    args.acc_row = cut.all() * table_.lanes;
     args.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
     args.bias_row = 1;
     args.out_row = arrays.out_strides.channel;
@@ -500,7 +519,7 @@ class DirectPlan final : public Plan {
     args.residual_column = arrays.residual_strides.axis[2];
     args.activation = p.activation;
     for (std::int64_t row = 0; row < at.rows; ++row) {
-      args.acc = sums + row * layout_.pitch;
+      args.acc = sums + row * cut.pitch;
       args.out =
           static_cast<T*>(arrays.out) + offset(arrays.out_strides, at, channel, at.row + row);
       if (arrays.residual) {
@@ -567,9 +586,7 @@ bool direct_pays(const ConvProblem& p) {
     return 2 * out_channels < kChannelBlock && p.padding_mode == PaddingMode::zeros &&
            RowLayout(p).pitch <= 2 * p.axes[2].out;
   }
-  if (p.taps() == 1) {  // of a stride: that of 1 is pointwise
-    return in_channels <= 96 && p.out_pixels() >= 256;
-  }
+  if (p.taps() == 1) return false;  // no tap shares the copy
   if (in_channels < kChannelBlock) {
     // Lanes of output channels read blocks of 16: a few input channels waste most of each, unless
     // so many taps make up for it.

@@ -1,6 +1,7 @@
 // 1x1 convolution that reads its input where it stands. An input channel serves so few output
 // channels that packing it would cost a noticeable part of the multiplication. Lanes are pixels;
-// the last pixels of an image, and images whose pixels are not contiguous, are packed all the same.
+// the last pixels of an image, and pixels that are not contiguous in an image or that a stride
+// takes from it, are packed all the same.
 #include <algorithm>
 #include <limits>
 
@@ -119,7 +120,7 @@ class PointwisePlan final : public RowsPlan {
   };
 
   struct Scratch {
-    T* panel;  // [channel][packed_width]
+    T* panel;  // [channel][panel_pitch]
     T* sums;
     std::int32_t* offsets;  // of channels in the panel
     PixelSpan* spans;
@@ -160,13 +161,20 @@ class PointwisePlan final : public RowsPlan {
     const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     Carver carver(base);
     Scratch scratch;
-    scratch.panel = carver.take<T>(size(channels_ * vectors_ * table_.lanes));
+    scratch.panel = carver.take<T>(size(channels_ * panel_pitch(vectors_)));
     scratch.sums = carver.take<T>(size(table_.tile_rows * kMaxDirectVectors * table_.lanes));
     scratch.offsets = carver.take<std::int32_t>(size(channels_));
     scratch.spans = carver.take<PixelSpan>(kMaxDirectVectors);
     scratch.span_ends = carver.take<std::int32_t>(kMaxDirectVectors);
     scratch.bytes = carver.used();
     return scratch;
+  }
+
+  // Elements from one channel of the panel to the next: an odd number of cache lines, so that not
+  // all channels under a tile share a few sets of the L1 cache.
+  std::int64_t panel_pitch(std::int64_t vectors) const {
+    constexpr std::int64_t line = kAlignment / sizeof(T);
+    return (ceil_div(vectors * table_.lanes, line) | 1) * line;
   }
 
   Split pixel_blocks(int threads) const {
@@ -178,7 +186,11 @@ class PointwisePlan final : public RowsPlan {
   }
 
   bool reads_in_place(const ConvArrays& arrays) const {
-    if (pixel_stride(problem(), arrays.x_strides) != 1) return false;
+    Strides steps = arrays.x_strides;  // from each output pixel's to the next
+    for (std::size_t axis = 0; axis < kSpatialAxes; ++axis) {
+      steps.axis[axis] *= problem().axes[axis].stride;
+    }
+    if (pixel_stride(problem(), steps) != 1) return false;
     const std::int64_t channel = arrays.x_strides.channel;
     // Channels a multiple of 4 KiB apart share a set of the L1 cache: more than its 8 ways would
     // throw each other out.
@@ -271,15 +283,22 @@ class PointwisePlan final : public RowsPlan {
       end.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
       last_lane = static_cast<std::int16_t>(pixels - (vectors - 1) * table_.lanes);
     }
-    // Each input channel is in a page of its own, which no hardware prefetcher follows. The first
-    // tiles ask for a line each of what follows.
+    const T* const from = side.from + side.parts.begin(part) * table_.lanes;
+    const T* ahead = nullptr;
     constexpr std::int64_t line = kAlignment / sizeof(T);
-    const std::int64_t next =
-        (columns_first_ ? vectors : side.parts.largest() * side.parts.count()) * table_.lanes;
-    const std::int64_t ahead = tile * line <= vectors * table_.lanes ? next + tile * line : 0;
-    table_.direct[rows - 1][vectors - 1](
-        group.in_channels, weights, side.from + side.parts.begin(part) * table_.lanes, side.offsets,
-        ahead, scratch.sums, vectors * table_.lanes, false, reading.ends ? &end : nullptr);
+    if (!reading.in_place) {
+      const std::int64_t calls =
+          columns_first_ ? part * plan.tiles.count() + tile : tile * side.parts.count() + part;
+      ahead = line_to_pack(arrays, at, calls);
+    } else if (tile * line <= vectors * table_.lanes) {
+      const std::int64_t next =
+          columns_first_ ? vectors : side.parts.largest() * side.parts.count();
+      ahead = from + next * table_.lanes + tile * line;
+    }
+    table_.direct[rows - 1][vectors - 1](group.in_channels, weights, from, side.offsets,
+                                         ahead ? ahead : from, ahead ? arrays.x_strides.channel : 0,
+                                         scratch.sums, vectors * table_.lanes, false,
+                                         reading.ends ? &end : nullptr);
     last_lane = static_cast<std::int16_t>(table_.lanes);
     if (reading.ends) return;
     const SumsBlock<T> sums{scratch.sums, vectors * table_.lanes, false, at.image, channel, rows,
@@ -287,32 +306,56 @@ class PointwisePlan final : public RowsPlan {
     send_sums(problem(), table_, arrays, sums);
   }
 
-  // Packs the pixels that do not stand in place: [channel][whole vectors].
+  // The `number`-th cache line of the first channel of what follows a task's pixels, if there is
+  // one. Each input channel is in a page of its own, which no hardware prefetcher follows: tiles
+  // ask for a line of every channel.
+  const T* line_to_pack(const ConvArrays& arrays, const Place& at, std::int64_t number) const {
+    const auto& [depth, height, width] = problem().axes;
+    const Strides& strides = arrays.x_strides;
+    constexpr std::int64_t line = kAlignment / sizeof(T);
+    const std::int64_t lines = (width.out - 1) * width.stride * strides.axis[2] / line + 1;
+    const std::int64_t row = at.end / width.out + (lines > 0 ? number / lines : 0);
+    const std::int64_t last = std::min(2 * at.end - at.begin, problem().out_pixels() - 1);
+    if (lines < 1 || row > last / width.out) return nullptr;
+    return static_cast<const T*>(arrays.x) + at.image * strides.batch +
+           problem().groups[at.group].in_begin * strides.channel +
+           row / height.out * depth.stride * strides.axis[0] +
+           row % height.out * height.stride * strides.axis[1] + number % lines * line;
+  }
+
+  // Packs the pixels that do not stand in place: [channel][panel_pitch].
   void pack_pixels(const ConvArrays& arrays, const Place& at, std::int64_t in_place, const T* image,
                    std::int64_t channels, const Scratch& scratch) const {
-    const ConvProblem& p = problem();
+    const auto& [depth, height, width] = problem().axes;
     const Strides& strides = arrays.x_strides;
     const std::int64_t begin = at.begin + in_place * table_.lanes;
-    const std::int64_t width = ceil_div(at.end - begin, table_.lanes) * table_.lanes;
+    const std::int64_t vectors = ceil_div(at.end - begin, table_.lanes);
+    const std::int64_t pitch = panel_pitch(vectors);
+    PadPlaneArgs<T> rows{};
+    rows.row_in = height.in;
+    rows.row_stride = strides.axis[1];
+    rows.row_step = height.stride;
+    rows.column_in = width.in;
+    rows.column_stride = strides.axis[2];
+    rows.column_step = width.stride;
     for (std::int64_t c = 0; c < channels; ++c) {
-      T* const to = scratch.panel + c * width;
-      scratch.offsets[c] = static_cast<std::int32_t>(c * width);
-      const std::int64_t columns = p.axes[2].out;
+      scratch.offsets[c] = static_cast<std::int32_t>(c * pitch);
+      rows.to = scratch.panel + c * pitch;
       for (std::int64_t pixel = begin; pixel < at.end;) {
-        const std::int64_t row = pixel / columns;
-        const std::int64_t column = pixel % columns;
-        const T* const from = image + c * strides.channel + row / p.axes[1].out * strides.axis[0] +
-                              row % p.axes[1].out * strides.axis[1] + column * strides.axis[2];
-        const std::int64_t count = std::min(columns - column, at.end - pixel);
-        if (strides.axis[2] == 1) {
-          std::copy_n(from, count, to + (pixel - begin));
-        } else {
-          for (std::int64_t i = 0; i < count; ++i)
-            to[pixel - begin + i] = from[i * strides.axis[2]];
-        }
-        pixel += count;
+        const std::int64_t row = pixel / width.out % height.out;
+        const std::int64_t column = pixel % width.out;
+        rows.plane = image + c * strides.channel +
+                     pixel / width.out / height.out * depth.stride * strides.axis[0];
+        rows.row_start = row * height.stride;
+        rows.column_start = column * width.stride;
+        rows.count = rows.last = std::min(width.out - column, at.end - pixel);
+        rows.rows = std::clamp<std::int64_t>((at.end - pixel) / width.out, 1, height.out - row);
+        if (column > 0) rows.rows = 1;
+        table_.pad_plane(rows);
+        rows.to += rows.rows * rows.count;
+        pixel += rows.rows * rows.count;
       }
-      std::fill(to + (at.end - begin), to + width, T(0));
+      std::fill(rows.to, scratch.panel + c * pitch + vectors * table_.lanes, T(0));
     }
   }
 
@@ -343,8 +386,8 @@ class PointwisePlan final : public RowsPlan {
 
 std::string pointwise_refuses(const ConvProblem& problem) {
   for (const Axis& axis : problem.axes) {
-    if (axis.kernel != 1 || axis.stride != 1 || axis.in != axis.out) {
-      return "it computes 1x1 kernels of stride 1 without padding";
+    if (axis.kernel != 1 || axis.pad_before != 0 || (axis.out - 1) * axis.stride >= axis.in) {
+      return "it computes 1x1 kernels without padding";
     }
   }
   // Six vectors of 16 lanes of every channel must have offsets of 32 bits.

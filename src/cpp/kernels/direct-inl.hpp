@@ -55,8 +55,8 @@ static inline void end_rows(Vec<T> (&sum)[kRows][kVectors], const RowsEnd<T>& en
 
 template <class T, int kRows, int kVectors>
 void direct_tile(std::int64_t depth, const T* a, const T* b, const std::int32_t* offsets,
-                 std::int64_t ahead, T* c, std::int64_t c_stride, bool accumulate,
-                 const RowsEnd<T>* end) {
+                 const T* ahead, std::int64_t ahead_step, T* c, std::int64_t c_stride,
+                 bool accumulate, const RowsEnd<T>* end) {
   using V = Vec<T>;
   V sum[kRows][kVectors];
 #pragma GCC unroll 16
@@ -66,12 +66,17 @@ void direct_tile(std::int64_t depth, const T* a, const T* b, const std::int32_t*
       sum[i][j] = accumulate ? V::load(c + i * c_stride + j * V::lanes) : V::zero();
     }
   }
+  if (end) {
+    const PixelSpan& span = end->spans[end->first];
+    prefetch_outputs<kRows, kVectors>(end->out + span.run * end->out_row + span.offset,
+                                      end->out_channel);
+  }
   for (std::int64_t k = 0; k < depth; ++k) {
     const T* const from = b + offsets[k];
     V row[kVectors];
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) row[j] = V::load(from + j * V::lanes);
-    __builtin_prefetch(from + ahead);
+    __builtin_prefetch(ahead);
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
       const V scale = V::broadcast(a[i]);
@@ -79,6 +84,7 @@ void direct_tile(std::int64_t depth, const T* a, const T* b, const std::int32_t*
       for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
     }
     a += kRows;
+    ahead += ahead_step;
   }
   if (end) return end_rows(sum, *end);
 #pragma GCC unroll 16

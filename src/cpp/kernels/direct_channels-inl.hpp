@@ -50,6 +50,7 @@ void channels_tile(const ChannelsTileArgs<T>& args) {
       sum[i][j] = args.accumulate ? V::load(args.c + i * args.c_stride + j * V::lanes) : V::zero();
     }
   }
+  if (args.end) prefetch_outputs<kRows, kVectors>(args.end->out, args.end->out_stride);
   const T* a_block = args.a;
   const T* b_block = args.b;
   const T* ahead = args.ahead;

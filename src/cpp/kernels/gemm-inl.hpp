@@ -16,6 +16,17 @@ struct Tile {
   static constexpr int vectors = PYCONV_TILE_VECTORS;
 };
 
+// Asks for where a tile will be stored, before its sums are computed: outputs are seldom in a
+// cache, and stores that wait for them hold up what follows.
+template <int kRows, int kVectors, class T>
+static inline void prefetch_outputs(const T* out, std::int64_t out_row) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i, out += out_row) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; ++j) __builtin_prefetch(out + j * Vec<T>::lanes, 1);
+  }
+}
+
 template <class T, int kRows, int kVectors>
 static inline void add_row_bias(Vec<T> (&sum)[kRows][kVectors], const T* bias) {
 #pragma GCC unroll 16
@@ -98,6 +109,7 @@ void gemm_tile(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t c_
       sum[i][j] = accumulate ? V::load(c + i * c_stride + j * V::lanes) : V::zero();
     }
   }
+  if (end) prefetch_outputs<kRows, kVectors>(end->out, end->out_stride);
   constexpr std::int64_t a_row = kInterleaved ? 1 : kRowStride;
   constexpr std::int64_t a_step = kInterleaved ? kRows : 1;
   for (std::int64_t k = 0; k < depth; ++k) {

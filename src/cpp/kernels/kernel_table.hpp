@@ -78,11 +78,11 @@ struct RowsEnd {
 // sum[i][j] = (accumulate ? c[i * c_stride + j] : +0), then for k in [0, depth) in this order:
 //     sum[i][j] = fma(a[k * rows + i], b[offsets[k] + j], sum[i][j])
 // for i < rows and j < vectors * lanes. The sums go to c, or where `end` says if it is not null.
-// Prefetches the line `ahead` elements after each b[offsets[k]], which need not be readable.
+// Prefetches the line at ahead + k * ahead_step for each k, which need not be readable.
 template <class T>
 using DirectTile = void (*)(std::int64_t depth, const T* a, const T* b, const std::int32_t* offsets,
-                            std::int64_t ahead, T* c, std::int64_t c_stride, bool accumulate,
-                            const RowsEnd<T>* end);
+                            const T* ahead, std::int64_t ahead_step, T* c, std::int64_t c_stride,
+                            bool accumulate, const RowsEnd<T>* end);
 
 // One phase of a padded plane, row after row: for r < rows and j < count
 //     to[r * count + j] = plane[row_start + r * row_step][column_start + j * column_step]
