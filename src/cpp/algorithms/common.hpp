@@ -78,6 +78,10 @@ inline std::int64_t most_out_channels(const ConvProblem& problem) {
   return most;
 }
 
+inline bool strided(const ConvProblem& problem) {
+  return problem.axes[1].stride > 1 || problem.axes[2].stride > 1;
+}
+
 // What changing the layout of a channels-first input and output costs where lanes are output
 // channels, in multiply-add instructions per instruction and tap of the convolution, as measured.
 inline double layout_cost(const ConvProblem& problem) {

@@ -598,11 +598,10 @@ bool direct_pays(const ConvProblem& p) {
   const RowLayout layout(p);
   const double width = static_cast<double>(std::max<std::int64_t>(1, p.axes[2].out));
   const auto taps = static_cast<double>(p.taps());
-  const bool strided = p.axes[1].stride > 1 || p.axes[2].stride > 1;
   // A stride's phases are copied each by itself, in short rows.
   const double pixels =
-      strided ? (1 + 60 / (taps * static_cast<double>(out_channels))) * (1 + 3.6 / width)
-              : 1.01 * static_cast<double>(layout.pitch) / width;
+      strided(p) ? (1 + 60 / (taps * static_cast<double>(out_channels))) * (1 + 3.6 / width)
+                 : 1.01 * static_cast<double>(layout.pitch) / width;
   const double whole = static_cast<double>(ceil_div(out_channels, 16) * 16);
   const double channels = whole / static_cast<double>(out_channels) * (1 + layout_cost(p) / taps);
   return pixels < channels * taps_inside(p);

@@ -688,8 +688,7 @@ bool direct_channels_pays(const ConvProblem& p) {
   if (p.channels_last) return in_channels > 256 || out_channels < 2 * in_channels;
   // Turning the image channels-last and the output back costs more than im2col where there are few
   // channels, and less where pixels as lanes would leave many of them idle, or are not contiguous.
-  const bool strided = p.axes[1].stride > 1 || p.axes[2].stride > 1;
-  return in_channels >= 512 || p.out_pixels() < 256 || (strided && out_channels >= 256);
+  return in_channels >= 512 || p.out_pixels() < 256 || (strided(p) && out_channels >= 256);
 }
 
 std::unique_ptr<Plan> plan_direct_channels(ConvProblem problem) {
