@@ -33,7 +33,7 @@ def image(
 def test_auto_takes_pixels_as_lanes_where_rows_are_long() -> None:
     layer = pyconv.Conv2d(32, 32, 3, groups=32)
     assert layer.plan((1, 32, 112, 112)).algorithm == "depthwise"
-    assert layer.plan((1, 32, 14, 14)).algorithm == "grouped"
+    assert layer.plan((1, 32, 9, 9)).algorithm == "grouped"
 
 
 def test_refuses_groups_of_more_channels_and_says_why() -> None:
@@ -265,3 +265,28 @@ def test_rows_that_only_padding_meets(
             padding=((top, bottom), (1, 7)),
             data_format=data_format,
         ).check("depthwise")
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "silu"])
+@pytest.mark.parametrize("padding", [1, (1, 90)], ids=str)
+@pytest.mark.parametrize("shape", [(70, 14, 14), (5, 40, 60), (3, 7, 200)], ids=str)
+def test_planes_of_many_channels_in_one_call(
+    dtype: Any, shape: tuple[int, int, int], padding: Any, activation: Any
+) -> None:
+    # Wide padding makes more edges than a kernel keeps from one channel to the next.
+    problem = make(
+        (2, *shape),
+        (shape[0], 1, 3, 3),
+        dtype,
+        residual=True,
+        groups=shape[0],
+        padding=padding,
+        activation=activation,
+    )
+    check(problem)
+    check(replace(problem, bias=None))
+
+
+def test_planes_of_uneven_groups(dtype: Any) -> None:
+    weight = [(count, 1, 3, 3) for count in (1, 1, 2, 1, 1, 1, 3, 1)]
+    make((2, 8, 14, 14), weight, dtype, residual=True, padding=1).check("depthwise")

@@ -390,8 +390,29 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const bool in_registers = p.activation.kind <= ActivationKind::clip;
     const T* const bias = static_cast<const T*>(arrays.bias);
     const T* const all_residual = static_cast<const T*>(arrays.residual);
-    for (std::int64_t g = task.group_begin; g < task.group_end; ++g) {
+    const std::int64_t plane_bytes =
+        args.rows * height.stride * args.columns * width.stride * std::int64_t(sizeof(T));
+    // Channels at a time: without end where outputs are finished at once, else while they are near.
+    const std::int64_t most = in_registers
+                                  ? task.group_end - task.group_begin
+                                  : std::max<std::int64_t>(1, kStageBytes / 2 / plane_bytes);
+    args.x_channel = arrays.x_strides.channel;
+    args.weights_channel = p.taps();
+    args.out_channel = arrays.out_strides.channel;
+    args.residual_channel = arrays.residual_strides.channel;
+    const auto out_channels = [&](std::int64_t g) {
+      return p.groups[static_cast<std::size_t>(g)].out_channels;
+    };
+    for (std::int64_t g = task.group_begin; g < task.group_end;) {
       const Group& group = p.groups[static_cast<std::size_t>(g)];
+      // Those of groups of one channel each; the last group has none to read ahead for.
+      const std::int64_t last = std::min(g + most, task.group_end - 1);
+      std::int64_t next = g + 1;
+      if (out_channels(g) == 1) {
+        while (next < last && out_channels(next) == 1) ++next;
+      }
+      args.channels = next - g;
+      args.ahead = plane_bytes <= kReadAheadBytes && next < task.group_end ? args.x_channel : 0;
       const T* const x = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch +
                          group.in_begin * arrays.x_strides.channel;
       for (std::int64_t i = 0; i < group.out_channels; ++i) {
@@ -410,16 +431,12 @@ class DepthwisePixelsPlan final : public RowsPlan {
         T* const out = static_cast<T*>(arrays.out) + offset(arrays.out_strides, channel);
         const T* const residual =
             all_residual ? all_residual + offset(arrays.residual_strides, channel) : nullptr;
-        const bool near =
-            args.rows * height.stride * args.columns * width.stride * std::int64_t(sizeof(T)) <=
-            kReadAheadBytes;
-        args.ahead = near && g + 1 < task.group_end ? arrays.x_strides.channel : 0;
         args.end = no_epilogue<T>();
         args.end.out = out;
         args.end.out_row = arrays.out_strides.axis[1];
         if (in_registers) {
           clamp_of(p.activation, args.end);
-          if (bias) args.end.bias = bias[channel];
+          args.biases = bias ? bias + channel : nullptr;
           args.end.residual = residual;
           args.end.residual_row = arrays.residual_strides.axis[1];
         }
@@ -428,16 +445,19 @@ class DepthwisePixelsPlan final : public RowsPlan {
         EpilogueArgs<T> epilogue{};
         epilogue.rows = args.rows;
         epilogue.columns = args.columns;
-        epilogue.acc = epilogue.out = out;
         epilogue.acc_row = epilogue.out_row = args.end.out_row;
         epilogue.out_column = 1;
-        epilogue.bias = bias ? bias + channel : nullptr;
-        epilogue.residual = residual;
         epilogue.residual_row = arrays.residual_strides.axis[1];
         epilogue.residual_column = 1;
         epilogue.activation = p.activation;
-        table_.epilogue(epilogue);
+        for (std::int64_t c = 0; c < args.channels; ++c) {
+          epilogue.acc = epilogue.out = out + c * args.out_channel;
+          epilogue.bias = bias ? bias + channel + c : nullptr;
+          epilogue.residual = residual ? residual + c * args.residual_channel : nullptr;
+          table_.epilogue(epilogue);
+        }
       }
+      g = next;
     }
   }
 

@@ -661,12 +661,12 @@ bool grouped_pays(const ConvProblem& p) {
   }
   if (in_channels == 1 && out_channels <= 4) {
     if (p.out_channels < 12) return false;
-    // Lanes that are pixels take long rows as they are, those of 3x3 kernels at some ease.
+    // Lanes that are pixels take long rows as they are, and 3x3 kernels even short ones.
     const Axis& height = p.axes[1];
     const bool plane = height.kernel == 3 && width.kernel == 3 && height.dilation == 1 &&
                        width.dilation == 1 && height.stride == width.stride &&
                        p.padding_mode == PaddingMode::zeros;
-    const bool long_rows = plane ? width.out >= (width.stride == 1 ? 24 : 14) && width.stride <= 2
+    const bool long_rows = plane ? width.out >= (width.stride == 1 ? 12 : 7) && width.stride <= 2
                                  : width.out >= 64 && width.stride == 1 && p.taps() <= 9;
     return out_channels == 1 ? !long_rows : width.out <= lanes / 2;
   }

@@ -49,10 +49,12 @@ static inline void plane_pixels(const T* from, const PlaneVector<T>& vector,
   }
 }
 
-// `kRows` output rows of the plane from `row` on, at some vectors of columns.
+// `kRows` output rows of a channel's plane from `row` on, at some vectors of columns. `end` is that
+// of the channel.
 template <class T, int kSize, int kStride, int kRows, int kVectors, bool kEdge>
 [[gnu::always_inline]] static inline void plane_tile(const DepthwisePlaneArgs<T>& args,
-                                                     std::int64_t row,
+                                                     std::int64_t channel,
+                                                     const DepthwiseEnd<T>& end, std::int64_t row,
                                                      const PlaneVector<T> (&vectors)[kVectors]) {
   using V = Vec<T>;
   V sum[kRows][kVectors];
@@ -63,17 +65,18 @@ template <class T, int kSize, int kStride, int kRows, int kVectors, bool kEdge>
   }
   const std::int64_t top = row * kStride - args.pad_row;
   for (std::int64_t d = 0; d < args.plane_count; ++d) {
-    const DepthwisePlane<T>& plane = args.planes[d];
+    const T* const x = args.planes[d].x + channel * args.x_channel;
+    const T* const weights = args.planes[d].weights + channel * args.weights_channel;
     V weight[kSize * kSize];
 #pragma GCC unroll 25
     for (int i = 0; i < kSize * kSize; ++i) {
-      weight[i] = V::broadcast(plane.weights[i]);
+      weight[i] = V::broadcast(weights[i]);
       asm("" : "+v"(weight[i].v));
     }
     const T* from[kVectors];
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
-      from[v] = plane.x + top * args.x_row + vectors[v].column * kStride - args.pad_column;
+      from[v] = x + top * args.x_row + vectors[v].column * kStride - args.pad_column;
     }
 #pragma GCC unroll 64
     for (int i = 0; i < (kRows - 1) * kStride + kSize; ++i) {
@@ -106,12 +109,12 @@ template <class T, int kSize, int kStride, int kRows, int kVectors, bool kEdge>
       for (int v = 0; v < kVectors; ++v) from[v] += args.x_row;
     }
   }
-  const V bias = V::broadcast(args.end.bias);
-  const V low = V::broadcast(args.end.low);
-  const V high = V::broadcast(args.end.high);
-  T* out = args.end.out + (row - args.row) * args.end.out_row;
-  const T* residual = args.end.residual;
-  if (residual) residual += (row - args.row) * args.end.residual_row;
+  const V bias = V::broadcast(end.bias);
+  const V low = V::broadcast(end.low);
+  const V high = V::broadcast(end.high);
+  T* out = end.out + (row - args.row) * end.out_row;
+  const T* residual = end.residual;
+  if (residual) residual += (row - args.row) * end.residual_row;
 #pragma GCC unroll 14
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
@@ -129,29 +132,30 @@ template <class T, int kSize, int kStride, int kRows, int kVectors, bool kEdge>
         result.store(out + column);
       }
     }
-    out += args.end.out_row;
-    if (residual) residual += args.end.residual_row;
+    out += end.out_row;
+    if (residual) residual += end.residual_row;
   }
 }
 
 // Tiles of kRows rows: those at an edge, or `count` neighbouring ones from the first on.
 template <class T, int kSize, int kStride, int kRows, int kVectors>
-static void plane_tiles(const DepthwisePlaneArgs<T>& args, std::int64_t row,
-                        const PlaneVector<T>* vectors, std::int64_t count, bool edge) {
+static void plane_tiles(const DepthwisePlaneArgs<T>& args, std::int64_t channel,
+                        const DepthwiseEnd<T>& end, std::int64_t row, const PlaneVector<T>* vectors,
+                        std::int64_t count, bool edge) {
   PlaneVector<T> at[kVectors];
   for (int v = 0; v < kVectors; ++v) at[v] = vectors[v];
   if (edge) {
-    return plane_tile<T, kSize, kStride, kRows, kVectors, true>(args, row, at);
+    return plane_tile<T, kSize, kStride, kRows, kVectors, true>(args, channel, end, row, at);
   }
   for (std::int64_t i = 0; i < count; ++i) {
-    plane_tile<T, kSize, kStride, kRows, kVectors, false>(args, row, at);
+    plane_tile<T, kSize, kStride, kRows, kVectors, false>(args, channel, end, row, at);
     for (int v = 0; v < kVectors; ++v) at[v].column += kVectors * Vec<T>::lanes;
   }
 }
 
 template <class T>
-using PlaneTiles = void (*)(const DepthwisePlaneArgs<T>&, std::int64_t, const PlaneVector<T>*,
-                            std::int64_t, bool);
+using PlaneTiles = void (*)(const DepthwisePlaneArgs<T>&, std::int64_t, const DepthwiseEnd<T>&,
+                            std::int64_t, const PlaneVector<T>*, std::int64_t, bool);
 
 template <class T, int kSize, int kStride, int kVectors,
           int kRows = plane_rows(kSize, kStride, kVectors)>
@@ -167,13 +171,13 @@ struct PlaneTileTable {
   PlaneTiles<T> tiles[kMost];
   constexpr PlaneTileTable() : tiles{} { fill_plane_tiles<T, kSize, kStride, kVectors>(tiles); }
 
-  void run(const DepthwisePlaneArgs<T>& args, const PlaneVector<T>* vectors, std::int64_t count,
-           bool edge) const {
+  void run(const DepthwisePlaneArgs<T>& args, std::int64_t channel, const DepthwiseEnd<T>& end,
+           const PlaneVector<T>* vectors, std::int64_t count, bool edge) const {
     const std::int64_t parts = (args.rows + kMost - 1) / kMost;
     std::int64_t row = args.row;
     for (std::int64_t part = 0; part < parts; ++part) {
       const std::int64_t rows = args.rows / parts + (part < args.rows % parts ? 1 : 0);
-      tiles[rows - 1](args, row, vectors, count, edge);
+      tiles[rows - 1](args, channel, end, row, vectors, count, edge);
       row += rows;
     }
   }
@@ -219,23 +223,39 @@ void depthwise_plane(const DepthwisePlaneArgs<T>& args) {
   std::int64_t last = first;
   while (last < vectors && inside(last)) ++last;
 
-  PlaneVector<T> pair[2];
-  if (const std::int64_t pairs = (last - first) / 2; pairs > 0) {
-    pair[0].column = args.column + first * V::lanes;
-    pair[1].column = pair[0].column + V::lanes;
-    kPairs.run(args, pair, pairs, false);
-  }
-  int waiting = 0;
-  for (std::int64_t vector = 0; vector < vectors; ++vector) {
-    if (vector == first) vector = last - (last - first) % 2;
-    if (vector >= vectors) break;
-    pair[waiting++] = edge(args.column + vector * V::lanes);
-    if (waiting == 2) {
-      kPairs.run(args, pair, 1, true);
-      waiting = 0;
+  const std::int64_t pairs = (last - first) / 2;
+  PlaneVector<T> inner[2];
+  inner[0].column = args.column + first * V::lanes;
+  inner[1].column = inner[0].column + V::lanes;
+
+  // The others, which most channels have in common.
+  const std::int64_t resume = first + 2 * pairs;
+  const std::int64_t others = vectors - 2 * pairs;
+  const auto other = [&](std::int64_t n) {
+    return edge(args.column + (n < first ? n : n - first + resume) * V::lanes);
+  };
+  constexpr std::int64_t kMostKept = 8;
+  PlaneVector<T> kept[kMostKept];
+  for (std::int64_t n = 0; n < others && n < kMostKept; ++n) kept[n] = other(n);
+
+  DepthwiseEnd<T> end = args.end;
+  for (std::int64_t channel = 0; channel < args.channels; ++channel) {
+    if (args.biases) end.bias = args.biases[channel];
+    if (pairs > 0) kPairs.run(args, channel, end, inner, pairs, false);
+    for (std::int64_t n = 0; n < others; n += 2) {
+      if (n + 1 < others && n + 2 <= kMostKept) {
+        kPairs.run(args, channel, end, kept + n, 1, true);
+      } else if (n + 1 < others) {
+        const PlaneVector<T> two[2] = {other(n), other(n + 1)};
+        kPairs.run(args, channel, end, two, 1, true);
+      } else {
+        const PlaneVector<T> one = n < kMostKept ? kept[n] : other(n);
+        kSingle.run(args, channel, end, &one, 1, true);
+      }
     }
+    end.out += args.out_channel;
+    if (end.residual) end.residual += args.residual_channel;
   }
-  if (waiting == 1) kSingle.run(args, pair, 1, true);
 }
 
 template <class T>

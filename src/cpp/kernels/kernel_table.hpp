@@ -322,20 +322,22 @@ struct DepthwiseArgs {
 enum class DepthwisePlaneShape : std::uint8_t { k3, k5, k3s2 };
 inline constexpr int kDepthwisePlaneShapes = 3;
 
-// A depth tap that meets the input: its plane, and the rows of its weights.
+// A depth tap that meets the input: its plane and its weights, of the first channel.
 template <class T>
 struct DepthwisePlane {
   const T* x;
   const T* weights;
 };
 
-// `rows` x `columns` outputs of one channel from (row, column) on, each one chain over the planes
-// and the taps of the kernel in row-major order:
+// `rows` x `columns` outputs of each of some channels, which are x_channel, weights_channel and so
+// on apart, from (row, column) on; each output is one chain over the planes and the taps of the
+// kernel in row-major order:
 //     sum(r, j) = fma(plane.weights[h][w], plane.x[r * stride + h - pad_row][j * stride + w -
 //     pad_column], sum(r, j))
 // for output positions r and j of the whole plane, without the taps outside its in_rows and with +0
 // outside its in_columns. `end.out` and `end.residual` are those of the first output, end.rows does
-// not count. Asks for the cache lines `ahead` elements after those that it reads, unless that is 0.
+// not count; `biases` has one per channel in place of end.bias, unless it is null. Asks for the
+// cache lines `ahead` elements after those that it reads, unless that is 0.
 template <class T>
 struct DepthwisePlaneArgs {
   const DepthwisePlane<T>* planes;
@@ -351,6 +353,12 @@ struct DepthwisePlaneArgs {
   std::int64_t columns;
   std::int64_t ahead;
   DepthwiseEnd<T> end;
+  std::int64_t channels;
+  std::int64_t x_channel;
+  std::int64_t weights_channel;
+  std::int64_t out_channel;
+  std::int64_t residual_channel;
+  const T* biases;
 };
 
 // Where sums go whose lanes are channels that are next to each other, for row r, column p, channel
