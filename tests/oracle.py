@@ -1,4 +1,4 @@
-"""An independent oracle: convolution in float64, a plain loop over windows, with an error bound.
+"""An independent oracle: convolution in float64, a plain loop over rows, with an error bound.
 
 Nothing here comes from pyconv. NumPy gathers the windows of a row of outputs by index, and
 multiplies them with the weights.
@@ -225,7 +225,8 @@ def expect(
     # Where each axis is read: [output, tap], shaped for an index of [output of a row, *taps].
     *outer, along_row = (
         np.array(
-            [[source(o * s - b + t * d, n, padding_mode) for t in range(k)] for o in range(m)]
+            [[source(o * s - b + t * d, n, padding_mode) for t in range(k)] for o in range(m)],
+            dtype=np.intp,
         ).reshape(m, *(k if other == axis else 1 for other in range(rank)))
         for axis, (m, s, b, k, d, n) in enumerate(
             zip(total.shape[2:], strides, before, kernel, dilations, sizes, strict=True)

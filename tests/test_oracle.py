@@ -38,6 +38,12 @@ def test_sources_are_those_of_numpy_pad(mode: str) -> None:
     assert np.array([1, 2, 3, 4, 5, 0])[sources].tolist() == padded.tolist()
 
 
+def test_axes_without_outputs() -> None:
+    for shape in ((1, 2, 4, 0), (1, 2, 0, 4)):
+        y = oracle.expect(np.ones(shape, np.float32), np.ones((3, 2, 1, 1), np.float32)).value
+        assert y.shape == (1, 3, *shape[2:])
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("mode", PADDING_MODES)
 def test_agrees_with_torch(rank: int, mode: str) -> None:

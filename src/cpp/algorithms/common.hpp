@@ -79,7 +79,8 @@ inline std::int64_t most_out_channels(const ConvProblem& problem) {
 }
 
 inline bool strided(const ConvProblem& problem) {
-  return problem.axes[1].stride > 1 || problem.axes[2].stride > 1;
+  const auto steps = [](const Axis& axis) { return axis.stride > 1; };
+  return std::any_of(problem.axes.begin(), problem.axes.end(), steps);
 }
 
 // What changing the layout of a channels-first input and output costs where lanes are output

@@ -10,10 +10,9 @@
 //
 // so that all rows of the block are one flat axis, cut into vectors without regard to rows. The
 // pitch is the output's width and the few columns that taps reach beyond; sums there are dropped.
-// Where vectors from the beginning of each row are no more, every row is an axis of its own, and
-// the output is written in whole vectors.
-// Against im2col, an input element is copied once and not once per tap, which is worth it where
-// few output channels share the copy.
+// Where vectors from the beginning of each row are fewer, and fill tiles, every row is an axis of
+// its own, and the output is written in whole vectors. Against im2col, an input element is copied
+// once and not once per tap, which is worth it where few output channels share the copy.
 #include <algorithm>
 
 #include "algorithms/common.hpp"
@@ -102,6 +101,8 @@ class DirectPlan final : public Plan {
       plan.depth = group.in_channels * p.taps();
       plan.packed_offset = packed_elements_;
       packed_elements_ += group.out_channels * plan.depth;
+      const std::int64_t tile_rows = std::max<std::int64_t>(1, plan.tiles.largest());
+      widest_tile_ = std::max(widest_tile_, table_.direct_vectors[tile_rows - 1]);
       groups_.push_back(plan);
     }
     choose_block();
@@ -277,7 +278,7 @@ class DirectPlan final : public Plan {
   Lines lines(std::int64_t rows) const {
     const std::int64_t width = problem().axes[2].out;
     const std::int64_t row_vectors = ceil_div(width, table_.lanes);
-    if (row_vectors * table_.lanes <= layout_.pitch) {
+    if (row_vectors * table_.lanes < layout_.pitch && row_vectors >= widest_tile_) {
       return {rows, row_vectors, row_vectors * table_.lanes};
     }
     return {1, ceil_div((rows - 1) * layout_.pitch + width, table_.lanes), layout_.pitch};
@@ -534,8 +535,9 @@ class DirectPlan final : public Plan {
   RowLayout layout_;
   std::vector<GroupPlan> groups_;
   std::int64_t packed_elements_ = 0;
-  std::int64_t rows_ = 1;      // output rows of a block
-  std::int64_t channels_ = 1;  // input channels of a pass over a block
+  std::int64_t widest_tile_ = 1;  // vectors
+  std::int64_t rows_ = 1;         // output rows of a block
+  std::int64_t channels_ = 1;     // input channels of a pass over a block
   std::vector<std::int64_t> row_phases_;
   std::int64_t channel_stride_ = 0;
   std::vector<ColumnRange> column_range_;

@@ -188,7 +188,8 @@ class PointwisePlan final : public RowsPlan {
   bool reads_in_place(const ConvArrays& arrays) const {
     Strides steps = arrays.x_strides;  // from each output pixel's to the next
     for (std::size_t axis = 0; axis < kSpatialAxes; ++axis) {
-      steps.axis[axis] *= problem().axes[axis].stride;
+      const Axis& along = problem().axes[axis];
+      if (along.out > 1) steps.axis[axis] *= along.stride;
     }
     if (pixel_stride(problem(), steps) != 1) return false;
     const std::int64_t channel = arrays.x_strides.channel;
@@ -290,7 +291,7 @@ class PointwisePlan final : public RowsPlan {
       const std::int64_t calls =
           columns_first_ ? part * plan.tiles.count() + tile : tile * side.parts.count() + part;
       ahead = line_to_pack(arrays, at, calls);
-    } else if (tile * line <= vectors * table_.lanes) {
+    } else if (side.offsets == reading.offsets && tile * line <= vectors * table_.lanes) {
       const std::int64_t next =
           columns_first_ ? vectors : side.parts.largest() * side.parts.count();
       ahead = from + next * table_.lanes + tile * line;
@@ -337,7 +338,7 @@ class PointwisePlan final : public RowsPlan {
     rows.row_step = height.stride;
     rows.column_in = width.in;
     rows.column_stride = strides.axis[2];
-    rows.column_step = width.stride;
+    rows.column_step = width.out > 1 ? width.stride : 1;
     for (std::int64_t c = 0; c < channels; ++c) {
       scratch.offsets[c] = static_cast<std::int32_t>(c * pitch);
       rows.to = scratch.panel + c * pitch;
@@ -390,7 +391,7 @@ std::string pointwise_refuses(const ConvProblem& problem) {
       return "it computes 1x1 kernels without padding";
     }
   }
-  // Six vectors of 16 lanes of every channel must have offsets of 32 bits.
+  // Six vectors of 16 lanes of every channel, and a cache line, must have offsets of 32 bits.
   if (most_in_channels(problem) > (std::int64_t(1) << 20)) return "a group has over 2^20 channels";
   return {};
 }

@@ -23,7 +23,7 @@ struct PlaneVector {
   typename Vec<T>::Mask load[5];
   typename Vec<T>::Mask store;
   std::int64_t column;
-  bool next;  // whether the element after two vectors lies inside
+  std::int64_t next;  // 1 if the element after two vectors lies inside, else 0
 };
 
 // What the taps of one kernel row meet under a vector of outputs, `from` on.
@@ -43,7 +43,7 @@ static inline void plane_pixels(const T* from, const PlaneVector<T>& vector,
     const V high = load(1, from + V::lanes);
     pixel[0] = V::even(low, high);
     pixel[1] = V::odd(low, high);
-    const bool inside = !kEdge || vector.next;
+    const bool inside = !kEdge || vector.next == 1;
     const V next = inside ? V::broadcast(from[2 * V::lanes]) : V::zero();
     pixel[2] = V::next_lane(pixel[0], next);
   }
@@ -208,7 +208,7 @@ void depthwise_plane(const DepthwisePlaneArgs<T>& args) {
     }
     vector.store = range(0, columns_end - column);
     const std::int64_t next = left + 2 * V::lanes;
-    vector.next = next >= 0 && next < args.in_columns;
+    vector.next = next >= 0 && next < args.in_columns ? 1 : 0;
     return vector;
   };
   // Vectors [first, last) have outputs and inputs in all lanes: the others are edges.
@@ -237,20 +237,19 @@ void depthwise_plane(const DepthwisePlaneArgs<T>& args) {
   constexpr std::int64_t kMostKept = 8;
   PlaneVector<T> kept[kMostKept];
   for (std::int64_t n = 0; n < others && n < kMostKept; ++n) kept[n] = other(n);
+  const auto at = [&](std::int64_t n) { return n < kMostKept ? kept[n] : other(n); };
 
   DepthwiseEnd<T> end = args.end;
   for (std::int64_t channel = 0; channel < args.channels; ++channel) {
     if (args.biases) end.bias = args.biases[channel];
     if (pairs > 0) kPairs.run(args, channel, end, inner, pairs, false);
     for (std::int64_t n = 0; n < others; n += 2) {
-      if (n + 1 < others && n + 2 <= kMostKept) {
-        kPairs.run(args, channel, end, kept + n, 1, true);
-      } else if (n + 1 < others) {
-        const PlaneVector<T> two[2] = {other(n), other(n + 1)};
-        kPairs.run(args, channel, end, two, 1, true);
+      const PlaneVector<T> one[1] = {at(n)};
+      if (n + 1 == others) {
+        kSingle.run(args, channel, end, one, 1, true);
       } else {
-        const PlaneVector<T> one = n < kMostKept ? kept[n] : other(n);
-        kSingle.run(args, channel, end, &one, 1, true);
+        const PlaneVector<T> two[2] = {one[0], at(n + 1)};
+        kPairs.run(args, channel, end, two, 1, true);
       }
     }
     end.out += args.out_channel;

@@ -23,7 +23,10 @@ static inline void prefetch_outputs(const T* out, std::int64_t out_row) {
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i, out += out_row) {
 #pragma GCC unroll 16
-    for (int j = 0; j < kVectors; ++j) __builtin_prefetch(out + j * Vec<T>::lanes, 1);
+    for (int j = 0; j < kVectors; ++j) {
+      constexpr int line = 64 / sizeof(T);
+      if (j * Vec<T>::lanes % line == 0) __builtin_prefetch(out + j * Vec<T>::lanes, 1);
+    }
   }
 }
 

@@ -58,7 +58,8 @@ struct PixelSpan {
 // Where finished sums of pixels go that stand in rows of `pitch` elements, of which only some are
 // outputs. Vector j of the tile has the spans ends[j - 1] (`first` for j = 0) to ends[j]: lanes
 // [begin, end) are row `run` of the output, lane 0 would be its column `offset`. Clamped to
-// [low, high] after bias[i] and residual, which may be null.
+// [low, high] after bias[i] and residual, which may be null. Span `first` is there even if vector 0
+// has none: a tile asks for the cache lines from it on before it computes.
 template <class T>
 struct RowsEnd {
   const PixelSpan* spans;
