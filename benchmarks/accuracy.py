@@ -50,7 +50,7 @@ KINDS = (
 
 CHANNELS = (16, 24, 32, 64, 256, 512, 2048)
 OUT_CHANNELS = 32
-SIZE = 18
+SIZE = 21  # whole tiles and those of fewer outputs
 
 
 @dataclass(frozen=True)

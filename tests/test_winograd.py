@@ -68,6 +68,23 @@ def test_tails_of_channels_and_columns(
 
 
 @kernels
+@pytest.mark.parametrize("height", range(1, 9))
+def test_tiles_of_fewer_outputs(
+    dtype: Any, data_format: str, kernel: tuple[int, int], height: int
+) -> None:
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    for width in (*range(1, 9), 27, 34):
+        make(
+            (1, 18, height, width),
+            (33, 18, *kernel),
+            dtype,
+            padding=padding,
+            residual=True,
+            data_format=data_format,
+        ).check("winograd")
+
+
+@kernels
 @pytest.mark.parametrize("dilation", [2, 3, (1, 5), (4, 1), 12], ids=str)
 @pytest.mark.parametrize("padding", [0, 1, (3, 9), 12], ids=str)
 def test_dilation_by_phases(

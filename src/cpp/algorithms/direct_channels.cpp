@@ -37,9 +37,14 @@ constexpr std::int64_t kFewestColumns = 8;
 // Pixels of a block, at most: their sums under one panel stay in L1 and the near part of L2.
 constexpr std::int64_t kMostPixels = 1024;
 
-// Pixels of a block, at least, where weights come from beyond the L2 cache: they then take less
-// than one byte per cycle.
+// Pixels of a block that meet a tap, at least, where weights come from beyond the L2 cache: they
+// then take less than one byte per cycle.
 constexpr std::int64_t kFewestPixels = 128;
+
+// Sums of all output channels, which several passes over the input channels add to, and the fewest
+// channels of a pass, in blocks.
+constexpr std::int64_t kMostSumsBytes = 1 << 20;
+constexpr std::int64_t kFewestPassBlocks = 8;
 
 // Channels-last outputs of a block: each panel writes a piece of every pixel, and pieces of one
 // pixel should meet in the L2 cache.
@@ -110,18 +115,20 @@ class DirectChannelsPlan final : public Plan {
     if (flat_) axes_ = {Axis{}, Axis{}, Axis{p.out_pixels(), p.out_pixels(), 1, 1, 1, 0}};
     narrow_ = most_in_channels(p) <= kNarrowPitch;
     pitch_ = narrow_ ? kNarrowPitch : kChannelBlock;
-    channel_blocks_ = ceil_div(most_in_channels(p), kChannelBlock);
+    pass_blocks_ = ceil_div(most_in_channels(p), kChannelBlock);
     for (const Group& group : p.groups) {
       const std::int64_t vectors = ceil_div(group.out_channels, table_.lanes);
       groups_.push_back({Split::by_limit(vectors, table_.tile_vectors),
                          group.in_channels * p.taps(), packed_elements_});
       packed_elements_ += vectors * table_.lanes * groups_.back().depth;
+      widest_ = std::max(widest_, vectors * table_.lanes);
     }
     const Axis& width = axes_[2];
     reach_ = (width.kernel - 1) * width.dilation / width.stride;
     phases_ = column_phases(width);
     width_taps_ = tap_ranges(width);
     bands_ = column_bands(width, p.padding_mode);
+    find_margins();
     choose_block();
   }
 
@@ -248,7 +255,8 @@ class DirectChannelsPlan final : public Plan {
 
   Layout layout(std::int64_t rows, std::int64_t columns) const {
     Layout l;
-    l.phase_pitch = (columns + reach_) * pitch_;
+    l.phase_pitch =
+        std::min(columns + reach_, margin_before_ + axes_[2].in + margin_after_) * pitch_;
     l.row_pitch = phases_ * l.phase_pitch;
     // Rows a multiple of 4 KiB apart would share sets of the L1 cache.
     if (l.row_pitch * std::int64_t(sizeof(T)) % 4096 == 0) l.row_pitch += kChannelBlock;
@@ -270,34 +278,74 @@ class DirectChannelsPlan final : public Plan {
   }
 
   std::int64_t copy_elements(std::int64_t rows, std::int64_t columns) const {
-    return channel_blocks_ * layout(rows, columns).block_pitch;
+    return pass_blocks_ * layout(rows, columns).block_pitch;
+  }
+
+  // How far into the padding on both sides the taps of bands look: a wide dilation leaves out most
+  // of it.
+  void find_margins() {
+    const Axis& width = axes_[2];
+    margin_before_ = margin_after_ = kMostRowSpan;
+    if (width.stride > 1 || problem().padding_mode != PaddingMode::zeros) return;
+    margin_before_ = margin_after_ = 0;
+    for (const Band& band : bands_) {
+      for (const std::int64_t tap : band.taps) {
+        const std::int64_t shift = tap * width.dilation - width.pad_before;
+        margin_before_ = std::max(margin_before_, -(band.begin + shift));
+        margin_after_ = std::max(margin_after_, band.end + shift - width.in);
+      }
+    }
+  }
+
+  // The first column of a block's copy, relative to what its first pixel's first tap meets.
+  std::int64_t copy_begin(const Place& at) const {
+    const std::int64_t start = at.column * axes_[2].stride - axes_[2].pad_before;
+    return std::max<std::int64_t>(0, -margin_before_ - start);
   }
 
   void choose_block() {
-    const std::int64_t most = kCopyBytes / std::int64_t(sizeof(T));
+    const ConvProblem& p = problem();
+    const auto elements = [](std::int64_t bytes) { return bytes / std::int64_t(sizeof(T)); };
     const std::int64_t width = std::max<std::int64_t>(1, axes_[2].out);
     const std::int64_t height = std::max<std::int64_t>(1, axes_[1].out);
     std::int64_t most_pixels = kMostPixels;
-    if (problem().channels_last) {
+    if (p.channels_last) {
       const std::int64_t pixel_bytes =
-          std::max<std::int64_t>(1, most_out_channels(problem())) * std::int64_t(sizeof(T));
+          std::max<std::int64_t>(1, most_out_channels(p)) * std::int64_t(sizeof(T));
       most_pixels = std::clamp<std::int64_t>(kOutputBytes / pixel_bytes, 64, kMostPixels);
     }
-    columns_ = std::min(width, most_pixels);
-    while (columns_ > kFewestColumns && copy_elements(1, columns_) > most) {
-      columns_ = std::max(kFewestColumns, columns_ / 2);
-    }
-    rows_ = 1;
-    const auto fits = [&](std::int64_t rows, std::int64_t elements) {
-      return columns_ == width && rows <= height && rows * columns_ <= most_pixels &&
-             row_span(rows) <= kMostRowSpan && copy_elements(rows, columns_) <= elements;
+    // Up to so many pixels whose copy takes no more than so much.
+    const auto cut = [&](std::int64_t pixels, std::int64_t bytes) {
+      columns_ = std::min(width, most_pixels);
+      while (columns_ > kFewestColumns && copy_elements(1, columns_) > elements(bytes)) {
+        columns_ = std::max(kFewestColumns, columns_ / 2);
+      }
+      rows_ = 1;
+      while (columns_ == width && rows_ < height && rows_ * columns_ < pixels &&
+             (rows_ + 1) * columns_ <= most_pixels && row_span(rows_ + 1) <= kMostRowSpan &&
+             copy_elements(rows_ + 1, columns_) <= elements(bytes)) {
+        ++rows_;
+      }
     };
-    while (fits(rows_ + 1, most)) ++rows_;
-    // Weights that no L2 cache holds come anew for each block.
-    const std::int64_t most_elements = kMostCopyBytes / std::int64_t(sizeof(T));
-    while (packed_elements_ > most && rows_ * columns_ < kFewestPixels &&
-           fits(rows_ + 1, most_elements)) {
-      ++rows_;
+    cut(most_pixels, kCopyBytes);
+    if (packed_elements_ <= elements(kCopyBytes)) return;
+
+    // Weights that no L2 cache holds come anew for each block. It may then take more than a cache
+    // holds, too: each panel goes through it in the order of its channels. Nor is one pass over the
+    // channels needed, where the sums of several are near.
+    double met = 1;
+    for (const Axis* axis : {&axes_[1], &axes_[2]}) {
+      met *= met_taps(*axis, p.padding_mode) / static_cast<double>(axis->kernel * axis->out);
+    }
+    const double wanted = met > 0 ? static_cast<double>(kFewestPixels) / met : 0;
+    std::int64_t pixels =
+        static_cast<std::int64_t>(std::min(wanted, static_cast<double>(most_pixels)));
+    pixels = std::min(pixels, height * width);
+    if (rows_ * columns_ < pixels) cut(pixels, kMostCopyBytes);
+    pixels = std::min(pixels, elements(kMostSumsBytes) / widest_);
+    while (rows_ * columns_ < pixels && pass_blocks_ > kFewestPassBlocks) {
+      pass_blocks_ = ceil_div(pass_blocks_, 2);
+      cut(pixels, kMostCopyBytes);
     }
   }
 
@@ -340,7 +388,8 @@ class DirectChannelsPlan final : public Plan {
     Carver carver(base);
     Scratch scratch;
     scratch.copy = carver.take<T>(size(copy_elements(rows_, columns_)));
-    scratch.sums = carver.take<T>(size(rows_ * columns_ * table_.tile_vectors * table_.lanes));
+    const std::int64_t width = one_pass() ? table_.tile_vectors * table_.lanes : widest_;
+    scratch.sums = carver.take<T>(size(rows_ * columns_ * width));
     std::int64_t taps = 0;
     for (const Band& band : bands_) taps += static_cast<std::int64_t>(band.taps.size());
     scratch.units = carver.take<TapUnit>(size(axes_[0].kernel * axes_[1].kernel * taps * rows_));
@@ -349,6 +398,8 @@ class DirectChannelsPlan final : public Plan {
     scratch.bytes = carver.used();
     return scratch;
   }
+
+  bool one_pass() const { return pass_blocks_ * kChannelBlock >= most_in_channels(problem()); }
 
   // Strides of the flat axis, where there is one, or of the problem's own.
   std::optional<Strides> own_strides(const Strides& strides) const {
@@ -380,52 +431,58 @@ class DirectChannelsPlan final : public Plan {
     const Group& group = p.groups[at.group];
     const GroupPlan& plan = groups_[at.group];
     const Layout l = layout(at.rows, at.columns);
-    copy_input(arrays, at, l, scratch);
-    list_units(at, l, scratch);
-
     const std::int64_t taps = p.taps();
     const std::int64_t block_depth =
         std::min(kChannelBlock, std::max<std::int64_t>(1, group.in_channels)) * taps;
     const std::int64_t chunk = kChannelBlock * std::max<std::int64_t>(1, kTileDepth / block_depth);
-    for (std::int64_t panel = at.panel; panel < at.panel_end; ++panel) {
-      const std::int64_t vectors = plan.panels.size(panel);
-      const std::int64_t channel = plan.panels.begin(panel) * table_.lanes;
-      const T* const weights =
-          static_cast<const T*>(arrays.packed_weights) + plan.packed_offset + channel * plan.depth;
-      std::int64_t begin = 0;
-      do {
-        const std::int64_t channels = std::min(chunk, group.in_channels - begin);
-        const bool last = begin + channels == group.in_channels;
-        ChannelsTileArgs<T> tile{};
-        tile.a = scratch.copy + begin / kChannelBlock * l.block_pitch;
-        tile.a_block = l.block_pitch;
-        tile.channels = channels;
-        tile.taps = taps;
-        tile.b = weights + begin * taps * vectors * table_.lanes;
-        tile.c_stride = vectors * table_.lanes;
-        tile.accumulate = begin > 0;
-        multiply(arrays, at, end, tile, group.out_begin + channel, vectors,
-                 std::min(vectors * table_.lanes, group.out_channels - channel), last, scratch);
-        begin += channels;
-      } while (begin < group.in_channels);
-      if (!end.in_registers) {
-        send(arrays, at, group.out_begin + channel,
-             std::min(vectors * table_.lanes, group.out_channels - channel), vectors * table_.lanes,
-             scratch);
+    std::int64_t pass = 0;
+    do {
+      const std::int64_t pass_end =
+          std::min(pass + pass_blocks_ * kChannelBlock, group.in_channels);
+      copy_input(arrays, at, l, pass, pass_end, scratch);
+      if (pass == 0) list_units(at, l, scratch);
+      for (std::int64_t panel = at.panel; panel < at.panel_end; ++panel) {
+        const std::int64_t vectors = plan.panels.size(panel);
+        const std::int64_t channel = plan.panels.begin(panel) * table_.lanes;
+        const std::int64_t channels =
+            std::min(vectors * table_.lanes, group.out_channels - channel);
+        const T* const weights = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset +
+                                 channel * plan.depth;
+        T* const sums = scratch.sums + (one_pass() ? 0 : at.rows * at.columns * channel);
+        std::int64_t begin = pass;
+        do {
+          ChannelsTileArgs<T> tile{};
+          tile.channels = std::min(chunk, pass_end - begin);
+          tile.taps = taps;
+          tile.a = scratch.copy + (begin - pass) / kChannelBlock * l.block_pitch;
+          tile.a_block = l.block_pitch;
+          tile.b = weights + begin * taps * vectors * table_.lanes;
+          tile.c = sums;
+          tile.c_stride = vectors * table_.lanes;
+          tile.accumulate = begin > 0;
+          begin += tile.channels;
+          multiply(arrays, at, end, tile, group.out_begin + channel, vectors, channels,
+                   begin == group.in_channels, scratch);
+        } while (begin < pass_end);
+        if (pass_end == group.in_channels && !end.in_registers) {
+          send(arrays, at, group.out_begin + channel, channels, vectors * table_.lanes, sums);
+        }
       }
-    }
+      pass = pass_end;
+    } while (pass < group.in_channels);
   }
 
-  // Copies the input rows that the block reads, each once, and notes their slots.
-  void copy_input(const ConvArrays& arrays, const Place& at, const Layout& l,
-                  const Scratch& scratch) const {
+  // Copies channels [begin, end) of the input rows that the block reads, each once, and notes their
+  // slots.
+  void copy_input(const ConvArrays& arrays, const Place& at, const Layout& l, std::int64_t begin,
+                  std::int64_t end, const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const Group& group = p.groups[at.group];
     const Axis& height = axes_[1];
     const Axis& width = axes_[2];
     const Strides& strides = arrays.x_strides;
     const T* const image = static_cast<const T*>(arrays.x) + at.image * strides.batch +
-                           group.in_begin * strides.channel;
+                           (group.in_begin + begin) * strides.channel;
 
     BlockRowArgs<T> args{};
     args.channel_stride = strides.channel;
@@ -435,10 +492,12 @@ class DirectChannelsPlan final : public Plan {
     args.phases = phases_;
     args.phase_pitch = l.phase_pitch;
     args.step = phases_ == 1 ? width.stride : 1;
-    args.start = at.column * width.stride - width.pad_before;
+    const std::int64_t skipped = copy_begin(at);
+    args.start = at.column * width.stride - width.pad_before + skipped;
     args.count = phases_ == 1
-                     ? at.columns + reach_
+                     ? at.columns + reach_ - skipped
                      : (at.columns - 1) * width.stride + (width.kernel - 1) * width.dilation + 1;
+    args.count = std::clamp<std::int64_t>(margin_after_ + width.in - args.start, 0, args.count);
     const auto inside = [&](std::int64_t upto) {
       const std::int64_t distance = upto - args.start;
       return std::clamp<std::int64_t>(distance > 0 ? ceil_div(distance, args.step) : 0, 0,
@@ -462,7 +521,7 @@ class DirectChannelsPlan final : public Plan {
           if (depth < 0) continue;
           const T* const from = image + depth * strides.axis[0] + row * strides.axis[1];
           T* const to = scratch.copy + d * l.depth_pitch + slot * l.row_pitch;
-          copy_row(arrays, args, from, group.in_channels, to, l.block_pitch);
+          copy_row(arrays, args, from, end - begin, to, l.block_pitch);
         }
         scratch.slots[relative] = slot++;
       }
@@ -513,6 +572,7 @@ class DirectChannelsPlan final : public Plan {
   void list_units(const Place& at, const Layout& l, const Scratch& scratch) const {
     const Axis& height = axes_[1];
     const Axis& width = axes_[2];
+    const std::int64_t skipped = copy_begin(at) * pitch_;
     std::int32_t count = 0;
     std::int32_t* end = scratch.unit_ends;
     for (std::int64_t r = 0; r < at.rows; ++r) {
@@ -526,7 +586,8 @@ class DirectChannelsPlan final : public Plan {
               const std::int64_t shift = w * width.dilation;
               const std::int64_t phase = phases_ == 1 ? 0 : shift % width.stride;
               const std::int64_t offset = d * l.depth_pitch + slot * l.row_pitch +
-                                          phase * l.phase_pitch + shift / width.stride * pitch_;
+                                          phase * l.phase_pitch + shift / width.stride * pitch_ -
+                                          skipped;
               const std::int64_t tap = (d * height.kernel + h) * width.kernel + w;
               scratch.units[count++] = {static_cast<std::int32_t>(offset),
                                         static_cast<std::int16_t>(tap), edge_of(w)};
@@ -552,6 +613,7 @@ class DirectChannelsPlan final : public Plan {
                 std::int64_t channel, std::int64_t vectors, std::int64_t channels, bool last,
                 const Scratch& scratch) const {
     const T* const copy = tile.a;
+    T* const sums = tile.c;
     const std::int32_t* unit_end = scratch.unit_ends;
     std::int32_t unit = 0;
     TileEnd<T> tile_end{};
@@ -597,7 +659,7 @@ class DirectChannelsPlan final : public Plan {
           tile.edges = (column == 0 ? kFirstPixel : kNoEdge) |
                        (column + columns.size(part) == axes_[2].out ? kLastPixel : kNoEdge);
           tile.a = copy + in_block * pitch_;
-          tile.c = scratch.sums + (r * at.columns + in_block) * tile.c_stride;
+          tile.c = sums + (r * at.columns + in_block) * tile.c_stride;
           if (tile.end) {
             const auto offset = [&](const Strides& strides) {
               return at.image * strides.batch + channel + at.depth * strides.axis[0] +
@@ -617,12 +679,12 @@ class DirectChannelsPlan final : public Plan {
 
   // Sends the sums of the block under one panel through the epilogue.
   void send(const ConvArrays& arrays, const Place& at, std::int64_t channel, std::int64_t channels,
-            std::int64_t stride, const Scratch& scratch) const {
+            std::int64_t stride, const T* sums) const {
     const bool whole_rows = at.columns == axes_[2].out;
     const std::int64_t count = whole_rows ? at.rows * at.columns : at.columns;
     for (std::int64_t r = 0; r < (whole_rows ? 1 : at.rows); ++r) {
       const std::int64_t pixel = (at.depth * axes_[1].out + at.row + r) * axes_[2].out + at.column;
-      const SumsBlock<T> block{scratch.sums + r * at.columns * stride,
+      const SumsBlock<T> block{sums + r * at.columns * stride,
                                stride,
                                true,
                                at.image,
@@ -639,11 +701,14 @@ class DirectChannelsPlan final : public Plan {
   bool flat_ = false;
   bool narrow_ = false;
   std::int64_t pitch_ = kChannelBlock;
-  std::int64_t channel_blocks_ = 0;  // of the group with the most input channels
+  std::int64_t pass_blocks_ = 0;  // of input channels, in each pass over a block
+  std::int64_t widest_ = 1;       // output channels of a group, in whole vectors
   std::vector<GroupPlan> groups_;
   std::int64_t packed_elements_ = 0;
   std::int64_t reach_ = 0;   // columns of a phase beyond those of the output
   std::int64_t phases_ = 1;  // of columns
+  std::int64_t margin_before_ = 0;
+  std::int64_t margin_after_ = 0;
   std::vector<TapRange> width_taps_;
   std::vector<Band> bands_;
   std::int64_t rows_ = 1;  // output pixels of a block

@@ -19,6 +19,9 @@
 // Weights are read once per task and in the order of their addresses, the next ones prefetched
 // while the tiles of a block meet the current ones.
 //
+// At the end of an axis tiles may have fewer outputs than m, and points. Each point has the tiles
+// that need it in front; its sums of the others are zeros.
+//
 // Slices are input planes that count like further channels. There is one for each tap of a depth
 // axis; at stride 2 for each combination of even and odd input rows and columns, which the even and
 // odd rows and columns of the kernel meet at stride 1; and for each part of a kernel with more than
@@ -40,9 +43,10 @@ namespace {
 
 // Points per block, in tiles of 36. Fewer than 14 tiles wait for weights (512 channels on 28 x 28:
 // 240 effective GFLOP/s with 7 tiles, 320 with 14, 383 with 28), more than 28 gain nothing. Points
-// may leave L2, since each element that comes back is used by a whole panel.
+// may leave L2, since each element that comes back is used by a whole panel: 1024 channels still
+// gain a quarter with 28 tiles instead of 17.
 constexpr std::int64_t kMostTiles = 28;
-constexpr std::int64_t kPointsBytes = 5 << 19;  // 2.5 MiB
+constexpr std::int64_t kPointsBytes = 17 << 18;  // 4.25 MiB
 
 // Of input and output, past which they are prefetched: an L3 cache may not hold them (64 channels
 // of 224 x 224: 1.4 times as fast so; of 128 x 128: 0.95 times).
@@ -81,7 +85,6 @@ struct Sides {
 // `first_in` on.
 struct WinogradPart {
   WinogradAxis axis;
-  std::int64_t out;
   std::int64_t first_in;
   std::int64_t first_tap;
   std::int64_t taps;
@@ -95,8 +98,8 @@ struct WinogradPhase {
   WinogradPart columns[kMostParts];
   std::int64_t first_tile;
 
-  std::int64_t height() const { return rows[0].out; }
-  std::int64_t width() const { return columns[0].out; }
+  std::int64_t height() const { return rows[0].axis.out; }
+  std::int64_t width() const { return columns[0].axis.out; }
   std::int64_t tiles(const Sides& sides) const {
     return ceil_div(height(), sides.row.outs) * ceil_div(width(), sides.column.outs);
   }
@@ -166,9 +169,9 @@ void fill_parts(const Axis& axis, const Side& side, std::int64_t out,
     part->first_tap = first;
     part->taps = taps;
     part->axis.in = part->first_in < axis.in ? ceil_div(axis.in - part->first_in, step) : 0;
-    part->out = ceil_div(axis.out - out, axis.dilation);
+    part->axis.out = ceil_div(axis.out - out, axis.dilation);
     part->axis.pad = (part->first_in - from) / step;
-    part->axis.end = part->out + taps - 1 - part->axis.pad;
+    part->axis.end = part->axis.out + taps - 1 - part->axis.pad;
     ++part;
   });
 }
@@ -194,13 +197,24 @@ std::vector<WinogradPhase> list_phases(const ConvProblem& problem, const Sides& 
   return phases;
 }
 
-// Tiles of all phases: over as many phases of an axis, each tile is of another row.
-std::int64_t count_tiles(const Axis& axis, std::int64_t outs) {
-  const std::int64_t phases = std::min(axis.dilation, axis.out);
-  const std::int64_t longer = axis.out % axis.dilation;
-  const std::int64_t length = axis.out / axis.dilation;
-  if (length == 0) return phases;
-  return longer * ceil_div(length + 1, outs) + (phases - longer) * ceil_div(length, outs);
+// Of all phases: over as many phases of an axis, each tile is of another row.
+struct AxisTiles {
+  std::int64_t count;
+  std::int64_t points;  // of all of them, along the axis
+};
+
+AxisTiles count_tiles(const Axis& axis, const Side& side) {
+  AxisTiles tiles{};
+  const auto add = [&](std::int64_t phases, std::int64_t length) {
+    const std::int64_t whole = length / side.outs;
+    const std::int64_t left = length % side.outs;
+    tiles.count += phases * (whole + (left > 0 ? 1 : 0));
+    tiles.points += phases * whole * side.points;
+    if (left > 0) tiles.points += phases * winograd_points_met(side.outs, left);
+  };
+  add(axis.out % axis.dilation, axis.out / axis.dilation + 1);
+  add(axis.dilation - axis.out % axis.dilation, axis.out / axis.dilation);
+  return tiles;
 }
 
 // How many tiles of so many channels a block has at most.
@@ -458,6 +472,50 @@ class WinogradPlan final : public Plan {
     std::int64_t tiles;
   };
 
+  // Gives the tiles of a block their slots at each point, segment by segment: in front to those
+  // that need it, behind to the others.
+  class SlotCounter {
+   public:
+    SlotCounter(const Sides& sides, std::int64_t tiles) : sides_(sides) {
+      std::fill(std::begin(end_), std::end(end_), tiles);
+    }
+
+    const WinogradSlots& next(const Segment& segment) {
+      const auto met = [](const Side& side, std::int64_t length, std::int64_t tile) {
+        return winograd_points_met(side.outs, length - tile * side.outs);
+      };
+      const std::int64_t rows = met(sides_.row, segment.phase.height(), segment.row);
+      const std::int64_t columns =
+          met(sides_.column, segment.phase.width(), segment.column + segment.tiles - 1);
+      int point = 0;
+      for (int row = 0; row < sides_.row.points; ++row) {
+        for (int column = 0; column < sides_.column.points; ++column, ++point) {
+          // The last tile has the next slot, unless it is the only one not to need the point.
+          std::int64_t& first = slots_.first[point];
+          std::int64_t& last = slots_.last[point];
+          if (row >= rows) {
+            first = end_[point] -= segment.tiles;
+            last = first + segment.tiles - 1;
+          } else {
+            first = begin_[point];
+            last = column < columns ? first + segment.tiles - 1 : --end_[point];
+            begin_[point] += segment.tiles - (column < columns ? 0 : 1);
+          }
+        }
+      }
+      return slots_;
+    }
+
+    // How many tiles need a point.
+    std::int64_t count(int point) const { return begin_[point]; }
+
+   private:
+    const Sides& sides_;
+    WinogradSlots slots_{};
+    std::int64_t begin_[kMostWinogradPoints] = {};
+    std::int64_t end_[kMostWinogradPoints];
+  };
+
   Blocking blocking(int threads) const {
     const std::int64_t tiles = tiles_;
     const std::int64_t fewest =
@@ -528,7 +586,7 @@ class WinogradPlan final : public Plan {
     return scratch;
   }
 
-  // Calls visit(segment, first tile within the block) for the tiles [begin, end).
+  // Calls visit(segment) for the tiles [begin, end).
   template <class Visit>
   void for_each_segment(std::int64_t begin, std::int64_t end, const Visit& visit) const {
     auto phase = std::upper_bound(phases_.begin(), phases_.end(), begin,
@@ -543,7 +601,7 @@ class WinogradPlan final : public Plan {
       const std::int64_t column = in_phase % columns;
       const std::int64_t count = std::min(
           {std::int64_t(winograd_segment(sides_.column.outs)), columns - column, end - tile});
-      visit(Segment{*phase, in_phase / columns, column, count}, tile - begin);
+      visit(Segment{*phase, in_phase / columns, column, count});
       tile += count;
     }
   }
@@ -577,8 +635,8 @@ class WinogradPlan final : public Plan {
                        part_of(next_group.in_channels, share, panels * points_),
                        blocks.tiles.begin(next.block), blocks.tiles.end(next.block));
       };
-      multiply(weights, task.depth, group.in_channels, plan.panels.size(panel), end - begin,
-               scratch, read_ahead);
+      multiply(weights, task.depth, group.in_channels, plan.panels.size(panel), begin, end, scratch,
+               read_ahead);
       transform_output(arrays, task, group.out_begin + first, channels, width, begin, end, scratch);
     }
   }
@@ -607,7 +665,8 @@ class WinogradPlan final : public Plan {
     for (const Slice& slice : slices_) {
       const std::int64_t depth = input_depth(task.depth, slice);
       if (depth >= 0) {
-        for_each_segment(begin, end, [&](const Segment& segment, std::int64_t tile) {
+        SlotCounter slots(sides_, end - begin);
+        for_each_segment(begin, end, [&](const Segment& segment) {
           const WinogradPart& rows = segment.phase.rows[slice.row_part];
           const WinogradPart& columns = segment.phase.columns[slice.column_part];
           args.image = all + depth * strides.axis[0] + rows.first_in * strides.axis[1] +
@@ -617,7 +676,8 @@ class WinogradPlan final : public Plan {
           args.tile_row = segment.row;
           args.tile_column = segment.column;
           args.tiles = segment.tiles;
-          args.points = points + tile * table_.lanes;
+          args.slots = &slots.next(segment);
+          args.points = points;
           transforms_.input(args);
         });
       }
@@ -634,7 +694,7 @@ class WinogradPlan final : public Plan {
     if (strides.axis[2] != 1 || depth < 0 || channels.begin == channels.end) return;
     const T* const from = static_cast<const T*>(arrays.x) + task.image * strides.batch +
                           first * strides.channel + depth * strides.axis[0];
-    for_each_segment(begin, end, [&](const Segment& segment, std::int64_t) {
+    for_each_segment(begin, end, [&](const Segment& segment) {
       const auto inside = [](const WinogradPart& part, std::int64_t out, std::int64_t count) {
         const std::int64_t at = out - part.axis.pad;
         return Range{std::clamp<std::int64_t>(at, 0, part.axis.in),
@@ -656,7 +716,7 @@ class WinogradPlan final : public Plan {
     if (strides.axis[2] != 1) return;
     const T* const from = static_cast<const T*>(arrays.out) + task.image * strides.batch +
                           first * strides.channel + task.depth * strides.axis[0];
-    for_each_segment(begin, end, [&](const Segment& segment, std::int64_t) {
+    for_each_segment(begin, end, [&](const Segment& segment) {
       const auto inside = [](std::int64_t out, std::int64_t count, std::int64_t size) {
         return Range{out, std::min(size, out + count)};
       };
@@ -681,13 +741,17 @@ class WinogradPlan final : public Plan {
   // The sums of one panel: for each point, points times weights.
   template <class ReadAhead>
   void multiply(const T* weights, std::int64_t out_depth, std::int64_t channels,
-                std::int64_t vectors, std::int64_t tiles, const Scratch& scratch,
-                const ReadAhead& read_ahead) const {
+                std::int64_t vectors, std::int64_t begin, std::int64_t end_tile,
+                const Scratch& scratch, const ReadAhead& read_ahead) const {
+    const std::int64_t tiles = end_tile - begin;
     const std::int64_t width = vectors * table_.lanes;
     const std::int64_t from_stride = points_stride(channels, tiles);
     const std::int64_t to_stride = point_stride(tiles * width);
-    const Split rows = Split::by_limit(tiles, table_.winograd_rows[vectors - 1]);
+    SlotCounter slots(sides_, tiles);
+    for_each_segment(begin, end_tile, [&](const Segment& segment) { slots.next(segment); });
     for (int point = 0; point < points_; ++point) {
+      const std::int64_t met = slots.count(point);
+      const Split rows = Split::by_limit(met, table_.winograd_rows[vectors - 1]);
       if (reads_ahead_) read_ahead(point);
       const T* const end =
           weights + point_stride(slices_at_[static_cast<std::size_t>(point)] * channels * width);
@@ -716,7 +780,8 @@ class WinogradPlan final : public Plan {
         }
         points += points_ * from_stride;
       }
-      if (!accumulate) std::fill_n(sums, tiles * width, T(0));
+      const std::int64_t first_zero = accumulate ? met : 0;
+      std::fill(sums + first_zero * width, sums + tiles * width, T(0));
       weights = end;
     }
   }
@@ -736,7 +801,9 @@ class WinogradPlan final : public Plan {
     args.out_strides = stepped(arrays.out_strides, row_step, column_step);
     args.activation = p.activation;
     args.strip = scratch.strip;
-    for_each_segment(begin, end, [&](const Segment& segment, std::int64_t tile) {
+    args.sums = scratch.sums;
+    SlotCounter slots(sides_, end - begin);
+    for_each_segment(begin, end, [&](const Segment& segment) {
       const std::int64_t row = segment.row * sides_.row.outs;
       const std::int64_t column = segment.column * sides_.column.outs;
       const WinogradPhase& phase = segment.phase;
@@ -745,7 +812,7 @@ class WinogradPlan final : public Plan {
                task.depth * strides.axis[0] + (phase.out_row + row * row_step) * strides.axis[1] +
                (phase.out_column + column * column_step) * strides.axis[2];
       };
-      args.sums = scratch.sums + tile * width;
+      args.slots = &slots.next(segment);
       args.tiles = segment.tiles;
       args.rows = std::min<std::int64_t>(sides_.row.outs, phase.height() - row);
       args.columns = std::min(segment.tiles * sides_.column.outs, phase.width() - column);
@@ -854,8 +921,13 @@ bool winograd_pays(const ConvProblem& problem) {
   const std::int64_t slices = axes[0].kernel * sides.parts();
   const std::int64_t products =
       axes[0].kernel * part_points(axes[1], sides.row) * part_points(axes[2], sides.column);
-  const std::int64_t tile_rows = axes[0].out * count_tiles(axes[1], sides.row.outs);
-  const std::int64_t tile_columns = count_tiles(axes[2], sides.column.outs);
+  const AxisTiles row_tiles = count_tiles(axes[1], sides.row);
+  const AxisTiles column_tiles = count_tiles(axes[2], sides.column);
+  const std::int64_t tile_rows = axes[0].out * row_tiles.count;
+  const std::int64_t tile_columns = column_tiles.count;
+  const double whole_tiles = static_cast<double>(axes[0].out) *
+                             static_cast<double>(row_tiles.points * column_tiles.points) /
+                             sides.points();
   const std::int64_t tiles = tile_rows * tile_columns;
   // Transforms of fewer than four tiles in a row take almost the time of four.
   const std::int64_t column_phases = std::min(axes[2].dilation, axes[2].out);
@@ -883,7 +955,7 @@ bool winograd_pays(const ConvProblem& problem) {
   const std::int64_t blocks =
       axes[0].out *
       ceil_div(tiles / axes[0].out, tiles_per_block(most, sides.points(), sizeof(float)));
-  const double winograd = static_cast<double>(tiles) * pairs + transformed * transform * channels +
+  const double winograd = whole_tiles * pairs + transformed * transform * channels +
                           static_cast<double>(blocks) * reading;
 
   double met = 1;

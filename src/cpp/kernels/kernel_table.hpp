@@ -514,16 +514,30 @@ using WinogradTile = void (*)(std::int64_t depth, std::int64_t chain, const T* a
                               std::int64_t a_block, const T* b, T* c, bool accumulate,
                               const T* ahead);
 
+// The last tile of an axis may have fewer outputs, `left` of them. It needs the first left + r - 1
+// points only: what lies behind its last output is chosen so that it is zero at the others.
+constexpr std::int64_t winograd_points_met(int outs, std::int64_t left) {
+  return left < outs ? left + winograd_taps(outs) - 1 : winograd_points(outs);
+}
+
 // One spatial axis of the input: output o of tile t meets the input at m * t + o + tap - pad.
 struct WinogradAxis {
   std::int64_t in;
   std::int64_t pad;
+  std::int64_t out;
   std::int64_t end;  // of the positions, counted from the input's first, that outputs look at
+};
+
+// Where some neighbouring tiles of one tile row are at each point, among those of a block: the
+// first one, which the others follow, and the last one, which is apart where it has fewer points.
+struct WinogradSlots {
+  std::int64_t first[kMostWinogradPoints];
+  std::int64_t last[kMostWinogradPoints];
 };
 
 // Transforms the input of `tiles` neighbouring tiles of one tile row, all channels of a group:
 //
-//   points[p * point_stride + (block * tiles_in_block + tile) * lanes + lane]
+//   points[p * point_stride + (block * tiles_in_block + slot) * lanes + lane]
 //
 // for channel block * lanes + lane; lanes past the last channel are zero.
 template <class T>
@@ -537,17 +551,19 @@ struct WinogradInputArgs {
   std::int64_t tile_row;
   std::int64_t tile_column;  // of the first tile
   std::int64_t tiles;        // at most winograd_segment(m)
-  T* points;                 // of the first tile
+  const WinogradSlots* slots;
+  T* points;
   std::int64_t point_stride;
   std::int64_t tiles_in_block;
   T* strip;  // scratch: kWinogradStrip vectors
 };
 
 // The inverse: `channels` output channels of `tiles` neighbouring tiles of one tile row, from
-// sums[p * point_stride + tile * width + channel], through the epilogue to the output.
+// sums[p * point_stride + slot * width + channel], through the epilogue to the output.
 template <class T>
 struct WinogradOutputArgs {
-  const T* sums;  // of the first tile
+  const T* sums;
+  const WinogradSlots* slots;
   std::int64_t point_stride;
   std::int64_t width;
   std::int64_t channels;

@@ -21,6 +21,9 @@
 // points from 0 on, and infinity belongs to the last. Along an axis with a kernel of 1 all three
 // are left out.
 //
+// Where a tile has fewer outputs than m, the inputs behind the last one are free. They are chosen
+// so that as many points as possible are zero, the last ones in the order above: see extend().
+//
 // Every transform is one fixed tree of operations per element, whatever the vector width.
 #pragma once
 
@@ -90,7 +93,7 @@ static inline void output_column(const Vec<T> (&m)[kWinogradIn], Vec<T> (&y)[kOu
 // next tile takes over all but kOuts, so that each column is transformed once.
 template <int kOuts, int kRow, class T>
 static void input_rows(const T* from, std::int64_t row_stride, std::int64_t column_stride,
-                       std::int64_t tiles, T* points, std::int64_t point_stride) {
+                       std::int64_t tiles, T* const* points) {
   using V = Vec<T>;
   constexpr int rows[2] = {kRow, kRow == 0 ? 5 : kRow + 1};
   V t[2][kWinogradIn];
@@ -114,43 +117,61 @@ static void input_rows(const T* from, std::int64_t row_stride, std::int64_t colu
       input_points(t[i], v);
 #pragma GCC unroll 6
       for (int j = 0; j < kWinogradIn; ++j) {
-        v[j].store(points + (rows[i] * kWinogradIn + j) * point_stride);
+        v[j].store(points[rows[i] * kWinogradIn + j] + tile * V::lanes);
       }
 #pragma GCC unroll 4
       for (int j = 0; j < kShared; ++j) t[i][j] = t[i][j + kOuts];
     }
     from += kOuts * column_stride;
-    points += V::lanes;
   }
 }
 
 // B^T d along one axis, for tiles `tile_stride` apart.
 template <class T>
 static void input_lines(const T* from, std::int64_t stride, std::int64_t tile_stride,
-                        std::int64_t tiles, T* points, std::int64_t point_stride) {
+                        std::int64_t tiles, T* const* points) {
   using V = Vec<T>;
-  for (std::int64_t tile = 0; tile < tiles; ++tile, from += tile_stride, points += V::lanes) {
+  for (std::int64_t tile = 0; tile < tiles; ++tile, from += tile_stride) {
     V d[kWinogradIn];
     V v[kWinogradIn];
 #pragma GCC unroll 6
     for (int i = 0; i < kWinogradIn; ++i) d[i] = V::load(from + i * stride);
     input_points(d, v);
 #pragma GCC unroll 6
-    for (int i = 0; i < kWinogradIn; ++i) v[i].store(points + i * point_stride);
+    for (int i = 0; i < kWinogradIn; ++i) v[i].store(points[i] + tile * V::lanes);
   }
 }
 
 template <int kRowOuts, int kColumnOuts, class T>
 static void input_tiles(const T* from, std::int64_t row_stride, std::int64_t column_stride,
-                        std::int64_t tiles, T* points, std::int64_t point_stride) {
+                        std::int64_t tiles, T* const* points) {
   if constexpr (kRowOuts == 1) {
-    input_lines(from, column_stride, kColumnOuts * column_stride, tiles, points, point_stride);
+    input_lines(from, column_stride, kColumnOuts * column_stride, tiles, points);
   } else if constexpr (kColumnOuts == 1) {
-    input_lines(from, row_stride, column_stride, tiles, points, point_stride);
+    input_lines(from, row_stride, column_stride, tiles, points);
   } else {
-    input_rows<kColumnOuts, 0>(from, row_stride, column_stride, tiles, points, point_stride);
-    input_rows<kColumnOuts, 1>(from, row_stride, column_stride, tiles, points, point_stride);
-    input_rows<kColumnOuts, 3>(from, row_stride, column_stride, tiles, points, point_stride);
+    input_rows<kColumnOuts, 0>(from, row_stride, column_stride, tiles, points);
+    input_rows<kColumnOuts, 1>(from, row_stride, column_stride, tiles, points);
+    input_rows<kColumnOuts, 3>(from, row_stride, column_stride, tiles, points);
+  }
+}
+
+// Chooses the inputs from `met` on, of 3 to 6 that a tile needs, so that the points from `met` on
+// are zero, see input_pair(): d4 makes the last one of b zero, or d3 and d4 make both. What stands
+// at d5 does not matter, since the point at infinity is left out.
+template <class T>
+static inline void extend(std::int64_t met, T* from, std::int64_t stride) {
+  using V = Vec<T>;
+  if (met > 4) return;
+  const V square = V::broadcast(static_cast<T>(kSquareA));
+  const V even = square * V::load(from + 2 * stride);
+  const V odd = square * V::load(from + stride);
+  if (met == 3) {
+    odd.store(from + 3 * stride);
+    even.store(from + 4 * stride);
+  } else {
+    const V b = V::broadcast(static_cast<T>(kPointB));
+    V::fma(b, V::load(from + 3 * stride) - odd, even).store(from + 4 * stride);
   }
 }
 
@@ -244,8 +265,15 @@ void winograd_input(const WinogradInputArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t strip_row = kWinogradStripRow * V::lanes;
   constexpr int kRows = winograd_points(kRowOuts);
+  constexpr int kColumns = winograd_points(kColumnOuts);
   const std::int64_t top = args.tile_row * kRowOuts - args.height.pad;
   const std::int64_t left = args.tile_column * kColumnOuts - args.width.pad;
+  const std::int64_t met_rows =
+      winograd_points_met(kRowOuts, args.height.out - args.tile_row * kRowOuts);
+  const std::int64_t met_columns = winograd_points_met(
+      kColumnOuts, args.width.out - (args.tile_column + args.tiles - 1) * kColumnOuts);
+  // The tiles before the last one, if that is apart, have all points of a row.
+  const std::int64_t whole = args.tiles - (met_columns < kColumns ? 1 : 0);
 
   // Tiles [inside_begin, inside_end) can be read where they stand: channels are lanes there, and no
   // pixel lies outside.
@@ -255,27 +283,44 @@ void winograd_input(const WinogradInputArgs<T>& args) {
     while (inside_begin < args.tiles && left + inside_begin * kColumnOuts < 0) ++inside_begin;
     inside_end = inside_begin;
     while (inside_end < args.tiles &&
-           left + inside_end * kColumnOuts + winograd_points(kColumnOuts) <= seen(args.width)) {
+           left + inside_end * kColumnOuts + kColumns <= seen(args.width)) {
       ++inside_end;
     }
   }
 
+  T* points[kRows * kColumns];
   for (std::int64_t c = 0; c < args.channels; c += V::lanes) {
     const std::int64_t rest = args.channels - c;
     const int channels = rest < V::lanes ? static_cast<int>(rest) : V::lanes;
     const T* image = args.image + c * args.strides.channel;
-    T* points = args.points + c * args.tiles_in_block;
+    const auto transform = [&](const T* from, std::int64_t row_stride, std::int64_t column_stride,
+                               std::int64_t begin, std::int64_t end) {
+      if (begin >= end) return;
+      const std::int64_t* const slots = begin < whole ? args.slots->first : args.slots->last;
+      const std::int64_t slot = c / V::lanes * args.tiles_in_block + (begin < whole ? begin : 0);
+      for (int p = 0; p < kRows * kColumns; ++p) {
+        points[p] = args.points + p * args.point_stride + (slot + slots[p]) * V::lanes;
+      }
+      input_tiles<kRowOuts, kColumnOuts>(from, row_stride, column_stride, end - begin, points);
+    };
     const auto through_strip = [&](std::int64_t begin, std::int64_t end) {
       if (begin >= end) return;
+      const std::int64_t columns = (end - begin) * kColumnOuts + winograd_taps(kColumnOuts) - 1;
       for (int i = 0; i < kRows; ++i) {
         const std::int64_t row = winograd_index(args.height, top + i, args.padding_mode);
         gather_row(args, row < 0 ? nullptr : image + row * args.strides.axis[1], channels,
-                   left + begin * kColumnOuts,
-                   (end - begin) * kColumnOuts + winograd_taps(kColumnOuts) - 1,
-                   args.strip + i * strip_row);
+                   left + begin * kColumnOuts, columns, args.strip + i * strip_row);
       }
-      input_tiles<kRowOuts, kColumnOuts>(args.strip, strip_row, V::lanes, end - begin,
-                                         points + begin * V::lanes, args.point_stride);
+      for (std::int64_t i = 0; met_rows < kRows && i < columns; ++i) {
+        extend(met_rows, args.strip + i * V::lanes, strip_row);
+      }
+      const std::int64_t apart = end > whole ? whole : end;
+      T* const last = args.strip + (apart - begin) * kColumnOuts * V::lanes;
+      for (int i = 0; end > whole && i < kRows; ++i) {
+        extend(met_columns, last + i * strip_row, V::lanes);
+      }
+      transform(args.strip, strip_row, V::lanes, begin, apart);
+      transform(last, strip_row, V::lanes, apart, end);
     };
     if (channels < V::lanes || inside_begin == inside_end) {
       through_strip(0, args.tiles);
@@ -284,21 +329,19 @@ void winograd_input(const WinogradInputArgs<T>& args) {
     through_strip(0, inside_begin);
     const T* from = image + top * args.strides.axis[1] +
                     (left + inside_begin * kColumnOuts) * args.strides.axis[2];
-    input_tiles<kRowOuts, kColumnOuts>(from, args.strides.axis[1], args.strides.axis[2],
-                                       inside_end - inside_begin, points + inside_begin * V::lanes,
-                                       args.point_stride);
+    transform(from, args.strides.axis[1], args.strides.axis[2], inside_begin, inside_end);
     through_strip(inside_end, args.tiles);
   }
 }
 
 // One output tile of one vector of channels; `to` has rows of `row_stride`, pixels are vectors.
 template <int kRowOuts, int kColumnOuts, class T>
-static inline void output_tile(const T* sums, std::int64_t point_stride, T* to,
+static inline void output_tile(const T* const* sums, std::int64_t offset, T* to,
                                std::int64_t row_stride) {
   using V = Vec<T>;
   const auto load = [&](int point, int step, V(&m)[kWinogradIn]) {
 #pragma GCC unroll 6
-    for (int i = 0; i < kWinogradIn; ++i) m[i] = V::load(sums + (point + i * step) * point_stride);
+    for (int i = 0; i < kWinogradIn; ++i) m[i] = V::load(sums[point + i * step] + offset);
   };
   V m[kWinogradIn];
   if constexpr (kRowOuts == 1 || kColumnOuts == 1) {
@@ -333,57 +376,41 @@ template <class T, int kRowOuts, int kColumnOuts>
 void winograd_output(const WinogradOutputArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t strip_row = kWinogradStripRow * V::lanes;
-  constexpr std::int64_t turned_row = kWinogradStripRow;
-  const bool channels_are_columns = args.out_strides.channel == 1;
-  T* turned = args.strip + kRowOuts * strip_row;  // [channel][pixel]
+  constexpr int kPoints = winograd_points(kRowOuts) * winograd_points(kColumnOuts);
+  const T* first[kPoints];
+  const T* last[kPoints];
+  for (int p = 0; p < kPoints; ++p) {
+    first[p] = args.sums + p * args.point_stride + args.slots->first[p] * args.width;
+    last[p] = args.sums + p * args.point_stride + args.slots->last[p] * args.width;
+  }
 
   for (std::int64_t c = 0; c < args.channels; c += V::lanes) {
     const std::int64_t rest = args.channels - c;
     const std::int64_t channels = rest < V::lanes ? rest : V::lanes;
     for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
-      output_tile<kRowOuts, kColumnOuts>(args.sums + tile * args.width + c, args.point_stride,
+      const bool apart = tile + 1 == args.tiles;
+      output_tile<kRowOuts, kColumnOuts>(apart ? last : first, c + (apart ? 0 : tile * args.width),
                                          args.strip + tile * kColumnOuts * V::lanes, strip_row);
     }
-    EpilogueArgs<T> epilogue_args{};
-    epilogue_args.bias = args.bias ? args.bias + c : nullptr;
-    epilogue_args.activation = args.activation;
+    EpilogueArgs<T> end{};  // rows are pixels, columns channels
+    end.rows = args.columns;
+    end.columns = channels;
+    end.acc_row = V::lanes;
+    end.bias = args.bias ? args.bias + c : nullptr;
+    end.bias_column = 1;
+    end.residual_row = args.residual_strides.axis[2];
+    end.residual_column = args.residual_strides.channel;
+    end.out_row = args.out_strides.axis[2];
+    end.out_column = args.out_strides.channel;
+    end.activation = args.activation;
     for (std::int64_t row = 0; row < args.rows; ++row) {
-      const T* strip = args.strip + row * strip_row;
       const auto offset = [&](const Strides& strides) {
         return c * strides.channel + row * strides.axis[1];
       };
-      epilogue_args.out = args.out + offset(args.out_strides);
-      if (args.residual) epilogue_args.residual = args.residual + offset(args.residual_strides);
-      if (channels_are_columns) {
-        epilogue_args.rows = args.columns;
-        epilogue_args.columns = channels;
-        epilogue_args.acc = strip;
-        epilogue_args.acc_row = V::lanes;
-        epilogue_args.bias_column = 1;
-        epilogue_args.residual_row = args.residual_strides.axis[2];
-        epilogue_args.residual_column = args.residual_strides.channel;
-        epilogue_args.out_row = args.out_strides.axis[2];
-        epilogue_args.out_column = args.out_strides.channel;
-      } else {
-        for (std::int64_t p = 0; p < args.columns; p += V::lanes) {
-          V m[V::lanes];
-#pragma GCC unroll 16
-          for (int i = 0; i < V::lanes; ++i) m[i] = V::load(strip + (p + i) * V::lanes);
-          V::transpose(m);
-#pragma GCC unroll 16
-          for (int i = 0; i < V::lanes; ++i) m[i].store(turned + i * turned_row + p);
-        }
-        epilogue_args.rows = channels;
-        epilogue_args.columns = args.columns;
-        epilogue_args.acc = turned;
-        epilogue_args.acc_row = turned_row;
-        epilogue_args.bias_row = 1;
-        epilogue_args.residual_row = args.residual_strides.channel;
-        epilogue_args.residual_column = args.residual_strides.axis[2];
-        epilogue_args.out_row = args.out_strides.channel;
-        epilogue_args.out_column = args.out_strides.axis[2];
-      }
-      epilogue(epilogue_args);
+      end.acc = args.strip + row * strip_row;
+      end.out = args.out + offset(args.out_strides);
+      if (args.residual) end.residual = args.residual + offset(args.residual_strides);
+      epilogue(end);
     }
   }
 }
