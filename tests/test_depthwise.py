@@ -290,3 +290,11 @@ def test_planes_of_many_channels_in_one_call(
 def test_planes_of_uneven_groups(dtype: Any) -> None:
     weight = [(count, 1, 3, 3) for count in (1, 1, 2, 1, 1, 1, 3, 1)]
     make((2, 8, 14, 14), weight, dtype, residual=True, padding=1).check("depthwise")
+
+
+@pytest.mark.parametrize(("taps", "stride"), [(3, 1), (5, 1), (3, 2)])
+@pytest.mark.parametrize("padding", [0, 1, 2, 3])
+def test_sides_of_planes(dtype: Any, taps: int, stride: int, padding: int) -> None:
+    for width in (*range(30, 38), 47, 48, 49, 63, 64, 65, 66, 67, 97, 113, 130):
+        arguments: dict[str, Any] = dict(groups=2, stride=stride, padding=padding, residual=True)
+        check(make((1, 2, 9, width), (2, 1, taps, taps), dtype, **arguments))

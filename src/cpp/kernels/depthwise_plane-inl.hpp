@@ -16,6 +16,22 @@ constexpr int plane_rows(int size, int stride, int vectors) {
   return fitting < most ? fitting : most;
 }
 
+// How the taps of a row lie under a vector of outputs.
+enum class PlaneTaps {
+  unit,  // at stride 1: side by side
+  even,  // at stride 2, of three: even, odd, and even one lane on
+  odd,   // at stride 2 from an odd padding on: odd one lane back, even, and odd
+};
+
+constexpr int stride_of(PlaneTaps taps) { return taps == PlaneTaps::unit ? 1 : 2; }
+
+// Which loads and stores of a tile have masks: those of a vector at one side of the plane have few.
+enum class PlaneEdge {
+  none,
+  sides,  // of two vectors, the loads left of the first one's middle and right of the second one's
+  any,
+};
+
 // One vector of a tile: its column, and at an edge of the plane the lanes that may be read, per
 // load, and stored.
 template <class T>
@@ -23,27 +39,32 @@ struct PlaneVector {
   typename Vec<T>::Mask load[5];
   typename Vec<T>::Mask store;
   std::int64_t column;
-  std::int64_t next;  // 1 if the element after two vectors lies inside, else 0
+  std::int64_t beside;  // 1 if the single element that stride 2 needs lies inside, else 0
 };
 
-// What the taps of one kernel row meet under a vector of outputs, `from` on.
-template <class T, int kSize, int kStride, bool kEdge>
-static inline void plane_pixels(const T* from, const PlaneVector<T>& vector,
-                                Vec<T> (&pixel)[kSize]) {
+// The `i`-th load of a row under the `v`-th vector of a tile.
+template <class T, int kLoads, PlaneEdge kEdge>
+[[gnu::always_inline]] static inline Vec<T> plane_load(const T* from, const PlaneVector<T>& vector,
+                                                       int v, int i) {
+  const bool side = v == 0 ? i < kLoads / 2 : 2 * i >= kLoads;
+  const bool masked = kEdge == PlaneEdge::any || (kEdge == PlaneEdge::sides && side);
+  return masked ? Vec<T>::load_or_zero(vector.load[i], from) : Vec<T>::load(from);
+}
+
+// What three taps at stride 2 meet, `from` on.
+template <class T, PlaneTaps kTaps, PlaneEdge kEdge>
+[[gnu::always_inline]] static inline void plane_pixels(const T* from, const PlaneVector<T>& vector,
+                                                       int v, Vec<T> (&pixel)[3]) {
   using V = Vec<T>;
-  const auto load = [&](int i, const T* p) {
-    return kEdge ? V::load_or_zero(vector.load[i], p) : V::load(p);
-  };
-  if constexpr (kStride == 1) {
-#pragma GCC unroll 8
-    for (int w = 0; w < kSize; ++w) pixel[w] = load(w, from + w);
+  constexpr int kFirst = kTaps == PlaneTaps::odd ? 1 : 0;
+  const V low = plane_load<T, 2, kEdge>(from + kFirst, vector, v, 0);
+  const V high = plane_load<T, 2, kEdge>(from + kFirst + V::lanes, vector, v, 1);
+  pixel[kFirst] = V::even(low, high);
+  pixel[kFirst + 1] = V::odd(low, high);
+  const bool inside = kEdge == PlaneEdge::none || vector.beside == 1;
+  if constexpr (kTaps == PlaneTaps::odd) {
+    pixel[0] = V::previous_lane(pixel[2], inside ? V::broadcast(from[0]) : V::zero());
   } else {
-    static_assert(kSize == 3, "the taps are even, odd, and even one lane on");
-    const V low = load(0, from);
-    const V high = load(1, from + V::lanes);
-    pixel[0] = V::even(low, high);
-    pixel[1] = V::odd(low, high);
-    const bool inside = !kEdge || vector.next == 1;
     const V next = inside ? V::broadcast(from[2 * V::lanes]) : V::zero();
     pixel[2] = V::next_lane(pixel[0], next);
   }
@@ -51,12 +72,13 @@ static inline void plane_pixels(const T* from, const PlaneVector<T>& vector,
 
 // `kRows` output rows of a channel's plane from `row` on, at some vectors of columns. `end` is that
 // of the channel.
-template <class T, int kSize, int kStride, int kRows, int kVectors, bool kEdge>
+template <class T, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdge kEdge>
 [[gnu::always_inline]] static inline void plane_tile(const DepthwisePlaneArgs<T>& args,
                                                      std::int64_t channel,
                                                      const DepthwiseEnd<T>& end, std::int64_t row,
                                                      const PlaneVector<T> (&vectors)[kVectors]) {
   using V = Vec<T>;
+  constexpr int kStride = stride_of(kTaps);
   V sum[kRows][kVectors];
 #pragma GCC unroll 14
   for (int r = 0; r < kRows; ++r) {
@@ -84,22 +106,30 @@ template <class T, int kSize, int kStride, int kRows, int kVectors, bool kEdge>
       const bool outer = i < kSize || i >= (kRows - 1) * kStride;
       if (!outer ||
           static_cast<std::uint64_t>(top + i) < static_cast<std::uint64_t>(args.in_rows)) {
-        V pixel[kVectors][kSize];
+        V strided[kVectors][3];
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) {
-          plane_pixels<T, kSize, kStride, kEdge>(from[v], vectors[v], pixel[v]);
+          if constexpr (kStride == 2) {
+            plane_pixels<T, kTaps, kEdge>(from[v], vectors[v], v, strided[v]);
+          }
           if (args.ahead != 0) __builtin_prefetch(from[v] + args.ahead);
         }
 #pragma GCC unroll 8
         for (int w = 0; w < kSize; ++w) {
 #pragma GCC unroll 2
           for (int v = 0; v < kVectors; ++v) {
-            asm("" : "+v"(pixel[v][w].v));  // or GCC would load it again for every use
+            V pixel;
+            if constexpr (kStride == 2) {
+              pixel = strided[v][w];
+            } else {
+              pixel = plane_load<T, kSize, kEdge>(from[v] + w, vectors[v], v, w);
+            }
+            asm("" : "+v"(pixel.v));  // or GCC would load it again for every use
 #pragma GCC unroll 14
             for (int r = 0; r < kRows; ++r) {
               const int h = i - r * kStride;
               if (h >= 0 && h < kSize) {
-                sum[r][v] = V::fma(weight[h * kSize + w], pixel[v][w], sum[r][v]);
+                sum[r][v] = V::fma(weight[h * kSize + w], pixel, sum[r][v]);
               }
             }
           }
@@ -123,10 +153,11 @@ template <class T, int kSize, int kStride, int kRows, int kVectors, bool kEdge>
       const std::int64_t column = vectors[v].column - args.column;
       if (residual) {
         const T* from = residual + column;
-        result = result + (kEdge ? V::load_or_zero(vectors[v].store, from) : V::load(from));
+        result = result + (kEdge == PlaneEdge::any ? V::load_or_zero(vectors[v].store, from)
+                                                   : V::load(from));
       }
       result = V::min(high, V::max(low, result));
-      if constexpr (kEdge) {
+      if constexpr (kEdge == PlaneEdge::any) {
         result.store(vectors[v].store, out + column);
       } else {
         result.store(out + column);
@@ -137,42 +168,49 @@ template <class T, int kSize, int kStride, int kRows, int kVectors, bool kEdge>
   }
 }
 
-// Tiles of kRows rows: those at an edge, or `count` neighbouring ones from the first on.
-template <class T, int kSize, int kStride, int kRows, int kVectors>
+// Tiles of kRows rows: one at an edge, or `count` neighbouring ones from the first on.
+template <class T, int kSize, PlaneTaps kTaps, int kRows, int kVectors>
 static void plane_tiles(const DepthwisePlaneArgs<T>& args, std::int64_t channel,
                         const DepthwiseEnd<T>& end, std::int64_t row, const PlaneVector<T>* vectors,
-                        std::int64_t count, bool edge) {
+                        std::int64_t count, PlaneEdge edge) {
   PlaneVector<T> at[kVectors];
   for (int v = 0; v < kVectors; ++v) at[v] = vectors[v];
-  if (edge) {
-    return plane_tile<T, kSize, kStride, kRows, kVectors, true>(args, channel, end, row, at);
+  if (edge == PlaneEdge::any) {
+    plane_tile<T, kSize, kTaps, kRows, kVectors, PlaneEdge::any>(args, channel, end, row, at);
+    return;
+  }
+  if constexpr (kVectors == 2) {
+    if (edge == PlaneEdge::sides) {
+      plane_tile<T, kSize, kTaps, kRows, 2, PlaneEdge::sides>(args, channel, end, row, at);
+      return;
+    }
   }
   for (std::int64_t i = 0; i < count; ++i) {
-    plane_tile<T, kSize, kStride, kRows, kVectors, false>(args, channel, end, row, at);
+    plane_tile<T, kSize, kTaps, kRows, kVectors, PlaneEdge::none>(args, channel, end, row, at);
     for (int v = 0; v < kVectors; ++v) at[v].column += kVectors * Vec<T>::lanes;
   }
 }
 
 template <class T>
 using PlaneTiles = void (*)(const DepthwisePlaneArgs<T>&, std::int64_t, const DepthwiseEnd<T>&,
-                            std::int64_t, const PlaneVector<T>*, std::int64_t, bool);
+                            std::int64_t, const PlaneVector<T>*, std::int64_t, PlaneEdge);
 
-template <class T, int kSize, int kStride, int kVectors,
-          int kRows = plane_rows(kSize, kStride, kVectors)>
+template <class T, int kSize, PlaneTaps kTaps, int kVectors,
+          int kRows = plane_rows(kSize, stride_of(kTaps), kVectors)>
 static constexpr void fill_plane_tiles(PlaneTiles<T>* tiles) {
-  tiles[kRows - 1] = plane_tiles<T, kSize, kStride, kRows, kVectors>;
-  if constexpr (kRows > 1) fill_plane_tiles<T, kSize, kStride, kVectors, kRows - 1>(tiles);
+  tiles[kRows - 1] = plane_tiles<T, kSize, kTaps, kRows, kVectors>;
+  if constexpr (kRows > 1) fill_plane_tiles<T, kSize, kTaps, kVectors, kRows - 1>(tiles);
 }
 
 // Tiles of all heights, of one width.
-template <class T, int kSize, int kStride, int kVectors>
+template <class T, int kSize, PlaneTaps kTaps, int kVectors>
 struct PlaneTileTable {
-  static constexpr int kMost = plane_rows(kSize, kStride, kVectors);
+  static constexpr int kMost = plane_rows(kSize, stride_of(kTaps), kVectors);
   PlaneTiles<T> tiles[kMost];
-  constexpr PlaneTileTable() : tiles{} { fill_plane_tiles<T, kSize, kStride, kVectors>(tiles); }
+  constexpr PlaneTileTable() : tiles{} { fill_plane_tiles<T, kSize, kTaps, kVectors>(tiles); }
 
   void run(const DepthwisePlaneArgs<T>& args, std::int64_t channel, const DepthwiseEnd<T>& end,
-           const PlaneVector<T>* vectors, std::int64_t count, bool edge) const {
+           const PlaneVector<T>* vectors, std::int64_t count, PlaneEdge edge) const {
     const std::int64_t parts = (args.rows + kMost - 1) / kMost;
     std::int64_t row = args.row;
     for (std::int64_t part = 0; part < parts; ++part) {
@@ -183,15 +221,30 @@ struct PlaneTileTable {
   }
 };
 
-template <class T, int kSize, int kStride>
-void depthwise_plane(const DepthwisePlaneArgs<T>& args) {
+template <class T, int kSize, PlaneTaps kTaps>
+static void plane_of(const DepthwisePlaneArgs<T>& args) {
   using V = Vec<T>;
-  static constexpr PlaneTileTable<T, kSize, kStride, 1> kSingle;
-  static constexpr PlaneTileTable<T, kSize, kStride, 2> kPairs;
+  static constexpr PlaneTileTable<T, kSize, kTaps, 1> kSingle;
+  static constexpr PlaneTileTable<T, kSize, kTaps, 2> kPairs;
+  constexpr int kStride = stride_of(kTaps);
+  constexpr int kLoads = kTaps == PlaneTaps::unit ? kSize : 2;
   const std::int64_t columns_end = args.column + args.columns;
+  // The first element of a load of the vector at a column, and the single one of stride 2.
+  const auto load_at = [&](std::int64_t column, int i) {
+    return column * kStride - args.pad_column + (kTaps == PlaneTaps::odd ? 1 : 0) +
+           i * (kStride == 1 ? 1 : V::lanes);
+  };
+  const auto beside = [&](std::int64_t column) {
+    const std::int64_t at =
+        column * 2 - args.pad_column + (kTaps == PlaneTaps::odd ? 0 : 2 * V::lanes);
+    return at >= 0 && at < args.in_columns;
+  };
+  const auto is_whole = [&](std::int64_t column, int i) {
+    const std::int64_t at = load_at(column, i);
+    return at >= 0 && at + V::lanes <= args.in_columns;
+  };
   const auto edge = [&](std::int64_t column) {
     PlaneVector<T> vector;
-    const std::int64_t left = column * kStride - args.pad_column;
     const auto range = [](std::int64_t from, std::int64_t upto) {
       const auto clip = [](std::int64_t lane) {
         return static_cast<int>(lane < 0 ? 0 : lane > V::lanes ? V::lanes : lane);
@@ -202,58 +255,96 @@ void depthwise_plane(const DepthwisePlaneArgs<T>& args) {
     };
     vector.column = column;
 #pragma GCC unroll 8
-    for (int i = 0; i < (kStride == 1 ? kSize : 2); ++i) {
-      const std::int64_t at = left + i * (kStride == 1 ? 1 : V::lanes);
+    for (int i = 0; i < kLoads; ++i) {
+      const std::int64_t at = load_at(column, i);
       vector.load[i] = range(-at, args.in_columns - at);
     }
     vector.store = range(0, columns_end - column);
-    const std::int64_t next = left + 2 * V::lanes;
-    vector.next = next >= 0 && next < args.in_columns ? 1 : 0;
+    vector.beside = beside(column) ? 1 : 0;
     return vector;
   };
-  // Vectors [first, last) have outputs and inputs in all lanes: the others are edges.
-  const std::int64_t vectors = (args.columns + V::lanes - 1) / V::lanes;
-  const auto inside = [&](std::int64_t vector) {
-    const std::int64_t left = (args.column + vector * V::lanes) * kStride - args.pad_column;
+  const auto inside = [&](std::int64_t column) {
+    const std::int64_t left = column * kStride - args.pad_column;
     return left >= 0 && left + (V::lanes - 1) * kStride + kSize <= args.in_columns &&
-           (vector + 1) * V::lanes <= args.columns;
+           column + V::lanes <= columns_end;
   };
-  std::int64_t first = 0;
-  while (first < vectors && !inside(first)) ++first;
-  std::int64_t last = first;
-  while (last < vectors && inside(last)) ++last;
+
+  const std::int64_t vectors = (args.columns + V::lanes - 1) / V::lanes;
+  const auto column_of = [&](std::int64_t vector) { return args.column + vector * V::lanes; };
+
+  // Where only the first and the last vector are edges, their stores need no masks, and most loads
+  // neither: the last one ends with the row, and writes some columns again.
+  const std::int64_t right = columns_end - V::lanes;
+  bool sides = vectors >= 2;
+  for (std::int64_t vector = 1; vector + 1 < vectors; vector += vectors > 3 ? vectors - 3 : 1) {
+    sides = sides && inside(column_of(vector));
+  }
+  for (int i = 0; i < kLoads; ++i) {
+    if (2 * i + 1 >= kLoads) sides = sides && is_whole(args.column, i);
+    if (2 * i + 1 <= kLoads) sides = sides && is_whole(right, i);
+  }
+
+  // Vectors [first, last) have outputs and inputs in all lanes.
+  std::int64_t first = 1;
+  std::int64_t last = vectors - 1;
+  if (!sides) {
+    first = 0;
+    while (first < vectors && !inside(column_of(first))) ++first;
+    last = first;
+    while (last < vectors && inside(column_of(last))) ++last;
+  }
 
   const std::int64_t pairs = (last - first) / 2;
   PlaneVector<T> inner[2];
-  inner[0].column = args.column + first * V::lanes;
-  inner[1].column = inner[0].column + V::lanes;
+  inner[0].column = column_of(first);
+  inner[1].column = column_of(first + 1);
+  const PlaneVector<T> single = edge(column_of(first + 2 * pairs));
+  const PlaneVector<T> side[2] = {edge(args.column), edge(right)};
 
   // The others, which most channels have in common.
   const std::int64_t resume = first + 2 * pairs;
-  const std::int64_t others = vectors - 2 * pairs;
+  const std::int64_t others = sides ? 0 : vectors - 2 * pairs;
   const auto other = [&](std::int64_t n) {
-    return edge(args.column + (n < first ? n : n - first + resume) * V::lanes);
+    return edge(column_of(n < first ? n : n - first + resume));
   };
   constexpr std::int64_t kMostKept = 8;
   PlaneVector<T> kept[kMostKept];
   for (std::int64_t n = 0; n < others && n < kMostKept; ++n) kept[n] = other(n);
-  const auto at = [&](std::int64_t n) { return n < kMostKept ? kept[n] : other(n); };
 
   DepthwiseEnd<T> end = args.end;
   for (std::int64_t channel = 0; channel < args.channels; ++channel) {
     if (args.biases) end.bias = args.biases[channel];
-    if (pairs > 0) kPairs.run(args, channel, end, inner, pairs, false);
+    if (pairs > 0) kPairs.run(args, channel, end, inner, pairs, PlaneEdge::none);
+    if (sides) {
+      if (resume < last) kSingle.run(args, channel, end, &single, 1, PlaneEdge::none);
+      kPairs.run(args, channel, end, side, 1, PlaneEdge::sides);
+    }
     for (std::int64_t n = 0; n < others; n += 2) {
-      const PlaneVector<T> one[1] = {at(n)};
+      PlaneVector<T> computed[2];
+      if (n + 1 >= kMostKept) {
+        computed[0] = other(n);
+        computed[1] = other(n + 1);
+      }
+      const PlaneVector<T>* const two = n + 1 < kMostKept ? kept + n : computed;
       if (n + 1 == others) {
-        kSingle.run(args, channel, end, one, 1, true);
+        kSingle.run(args, channel, end, two, 1, PlaneEdge::any);
       } else {
-        const PlaneVector<T> two[2] = {one[0], at(n + 1)};
-        kPairs.run(args, channel, end, two, 1, true);
+        kPairs.run(args, channel, end, two, 1, PlaneEdge::any);
       }
     }
     end.out += args.out_channel;
     if (end.residual) end.residual += args.residual_channel;
+  }
+}
+
+template <class T, int kSize, int kStride>
+void depthwise_plane(const DepthwisePlaneArgs<T>& args) {
+  if constexpr (kStride == 1) {
+    plane_of<T, kSize, PlaneTaps::unit>(args);
+  } else if (args.pad_column % 2 == 0) {
+    plane_of<T, kSize, PlaneTaps::even>(args);
+  } else {
+    plane_of<T, kSize, PlaneTaps::odd>(args);  // its loads are more often aligned
   }
 }
 

@@ -27,6 +27,10 @@ struct Vec<float> {
     return {_mm512_castsi512_ps(
         _mm512_alignr_epi32(_mm512_castps_si512(b.v), _mm512_castps_si512(a.v), 1))};
   }
+  static Vec previous_lane(Vec a, Vec b) {
+    return {_mm512_castsi512_ps(
+        _mm512_alignr_epi32(_mm512_castps_si512(a.v), _mm512_castps_si512(b.v), 15))};
+  }
   static Vec even(Vec low, Vec high) {
     const __m512i index =
         _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -131,6 +135,10 @@ struct Vec<double> {
   static Vec next_lane(Vec a, Vec b) {
     return {_mm512_castsi512_pd(
         _mm512_alignr_epi64(_mm512_castpd_si512(b.v), _mm512_castpd_si512(a.v), 1))};
+  }
+  static Vec previous_lane(Vec a, Vec b) {
+    return {_mm512_castsi512_pd(
+        _mm512_alignr_epi64(_mm512_castpd_si512(a.v), _mm512_castpd_si512(b.v), 7))};
   }
   static Vec even(Vec low, Vec high) {
     const __m512i index = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);

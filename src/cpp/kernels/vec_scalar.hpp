@@ -8,6 +8,8 @@
 //   permute(a, load_index(p))            lane i is lane p[i] of a, modulo the lanes
 //   permute_fours<n>(a)                  lane i is lane n >> 2 * (i % 4) & 3 of its own four
 //   next_lane(a, b)                      lanes 1 and on of a, then lane 0 of b
+//   previous_lane(a, b)                  the last lane of b, then those of a but the last; only
+//                                        where there are 32 registers
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
