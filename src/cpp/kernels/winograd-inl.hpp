@@ -415,29 +415,23 @@ void winograd_output(const WinogradOutputArgs<T>& args) {
   }
 }
 
-template <class T, int kRowTaps, int kColumnTaps>
-void winograd_weights(const WinogradWeightsArgs<T>& args) {
-  constexpr int lanes = Vec<T>::lanes;
-  constexpr int kMostTaps = winograd_taps(kFewestWinogradOuts);
-  constexpr int kRows = kRowTaps == 1 ? 1 : kWinogradIn;
-  constexpr int kColumns = kColumnTaps == 1 ? 1 : kWinogradIn;
-  typedef T Values __attribute__((vector_size(lanes * sizeof(T))));
-  typedef double Doubles __attribute__((vector_size(lanes * sizeof(double))));
-  // G g for each lane, from so many taps to six points; one tap stays what it is.
-  const auto transform = [](int taps, const Doubles(&g)[kMostTaps], Doubles(&to)[kWinogradIn]) {
+// G g for each lane, from so many taps to six points; one tap stays what it is.
+template <int kTaps, class Doubles>
+[[gnu::always_inline]] static inline void weight_points(const Doubles (&g)[kTaps],
+                                                        Doubles (&to)[kWinogradIn]) {
+  if constexpr (kTaps == 1) {
     to[0] = g[0];
-    if (taps == 1) return;
-    to[0] /= kSquareA * kSquareB;
+  } else {
     // Even and odd powers of the points of a square, by Horner's rule.
+    constexpr int kLastEven = (kTaps - 1) / 2 * 2;
+    constexpr int kLastOdd = kTaps / 2 * 2 - 1;
     const auto powers = [&](double square, Doubles& even, Doubles& odd) {
-      const int last_even = (taps - 1) / 2 * 2;
-      const int last_odd = taps / 2 * 2 - 1;
-      even = g[last_even];
-      odd = g[last_odd];
+      even = g[kLastEven];
+      odd = g[kLastOdd];
 #pragma GCC unroll 3
-      for (int k = last_even - 2; k >= 0; k -= 2) even = g[k] + square * even;
+      for (int k = kLastEven - 2; k >= 0; k -= 2) even = g[k] + square * even;
 #pragma GCC unroll 3
-      for (int k = last_odd - 2; k >= 1; k -= 2) odd = g[k] + square * odd;
+      for (int k = kLastOdd - 2; k >= 1; k -= 2) odd = g[k] + square * odd;
     };
     Doubles even_a;
     Doubles odd_a;
@@ -451,39 +445,51 @@ void winograd_weights(const WinogradWeightsArgs<T>& args) {
     odd_a *= scale_a * kPointA;
     even_b *= scale_b;
     odd_b *= scale_b * kPointB;
+    to[0] = g[0] * (1 / (kSquareA * kSquareB));
     to[1] = even_a + odd_a;
     to[2] = even_a - odd_a;
     to[3] = even_b + odd_b;
     to[4] = even_b - odd_b;
-    to[5] = g[taps - 1];
-  };
-  Doubles columns[kColumnTaps][kWinogradIn];  // G g
-#pragma GCC unroll 5
-  for (int j = 0; j < kColumnTaps; ++j) {
-    Doubles g[kMostTaps];
-#pragma GCC unroll 5
-    for (int i = 0; i < kRowTaps; ++i) {
-      Values values = {};
-      if (i < args.rows && j < args.columns) {
-        __builtin_memcpy(&values, args.from + i * args.row_stride + j * args.column_stride,
-                         sizeof(values));
-      }
-      g[i] = __builtin_convertvector(values, Doubles);
-    }
-    transform(kRowTaps, g, columns[j]);
+    to[5] = g[kTaps - 1];
   }
-#pragma GCC unroll 6
-  for (int i = 0; i < kRows; ++i) {
-    Doubles row[kMostTaps];
+}
+
+template <class T, int kRowTaps, int kColumnTaps>
+void winograd_weights(const WinogradWeightsArgs<T>& args) {
+  constexpr int kRows = winograd_points(kRowTaps == 1 ? 1 : kFewestWinogradOuts);
+  constexpr int kColumns = winograd_points(kColumnTaps == 1 ? 1 : kFewestWinogradOuts);
+  constexpr int kPart = Vec<double>::lanes;  // at a time: one register
+  typedef T Values __attribute__((vector_size(kPart * sizeof(T))));
+  typedef double Doubles __attribute__((vector_size(kPart * sizeof(double))));
+  for (int lane = 0; lane < Vec<T>::lanes; lane += kPart) {
+    Doubles columns[kColumnTaps][kWinogradIn];  // G g
 #pragma GCC unroll 5
-    for (int j = 0; j < kColumnTaps; ++j) row[j] = columns[j][i];
-    Doubles points[kWinogradIn];  // a row of G g G^T
-    transform(kColumnTaps, row, points);
+    for (int j = 0; j < kColumnTaps; ++j) {
+      Doubles g[kRowTaps];
+#pragma GCC unroll 5
+      for (int i = 0; i < kRowTaps; ++i) {
+        Values values = {};
+        if (i < args.rows && j < args.columns) {
+          const T* const from = args.from + i * args.row_stride + j * args.column_stride + lane;
+          __builtin_memcpy(&values, from, sizeof(values));
+        }
+        g[i] = __builtin_convertvector(values, Doubles);
+      }
+      weight_points<kRowTaps>(g, columns[j]);
+    }
 #pragma GCC unroll 6
-    for (int j = 0; j < kColumns; ++j) {
-      const std::int64_t offset = args.offsets[i * kColumns + j];
-      const Values values = __builtin_convertvector(points[j], Values);
-      if (offset >= 0) __builtin_memcpy(args.to + offset, &values, sizeof(values));
+    for (int i = 0; i < kRows; ++i) {
+      Doubles row[kColumnTaps];
+#pragma GCC unroll 5
+      for (int j = 0; j < kColumnTaps; ++j) row[j] = columns[j][i];
+      Doubles points[kWinogradIn];  // a row of G g G^T
+      weight_points<kColumnTaps>(row, points);
+#pragma GCC unroll 6
+      for (int j = 0; j < kColumns; ++j) {
+        const std::int64_t offset = args.offsets[i * kColumns + j];
+        const Values values = __builtin_convertvector(points[j], Values);
+        if (offset >= 0) __builtin_memcpy(args.to + offset + lane, &values, sizeof(values));
+      }
     }
   }
 }
