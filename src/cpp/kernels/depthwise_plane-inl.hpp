@@ -112,7 +112,7 @@ template <class T, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
           if constexpr (kStride == 2) {
             plane_pixels<T, kTaps, kEdge>(from[v], vectors[v], v, strided[v]);
           }
-          if (args.ahead != 0) __builtin_prefetch(from[v] + args.ahead);
+          if (args.ahead != 0) __builtin_prefetch(from[v] + args.ahead, 0, 2);
         }
 #pragma GCC unroll 8
         for (int w = 0; w < kSize; ++w) {
