@@ -23,6 +23,12 @@ constexpr std::int64_t kTileBytes = 32 << 10;  // of pixels, most of an L1 cache
 constexpr std::int64_t kLargeOutputBytes = 4 << 20;
 constexpr std::int64_t kFewChannels = 16;
 
+// Tiles of few output channels wait for memory where no cache holds the image, and ask for all of
+// the pixels that come next: 64 to 2 channels on 388 x 388 are 1.25 times as fast so, on 100 x 100
+// or to 16 channels slower.
+constexpr std::int64_t kFewOutputs = 4;
+constexpr std::int64_t kFarBytes = 12 << 20;
+
 template <class T>
 class PointwisePlan final : public RowsPlan {
  public:
@@ -39,6 +45,9 @@ class PointwisePlan final : public RowsPlan {
         p.out_channels * p.out_pixels() > kLargeOutputBytes / std::int64_t(sizeof(T));
     columns_first_ = vector_bytes * table_.direct_vectors[table_.tile_rows - 1] <= kTileBytes &&
                      (!large || channels_ <= kFewChannels);
+    waits_for_memory_ = most_out_channels(p) <= kFewOutputs && channels_ >= kFewChannels &&
+                        static_cast<double>(channels_) * static_cast<double>(p.out_pixels()) >
+                            kFarBytes / sizeof(T);
     vectors_ = std::clamp<std::int64_t>(kBlockBytes / vector_bytes, 6, kMostVectors);
   }
 
@@ -295,6 +304,11 @@ class PointwisePlan final : public RowsPlan {
       const std::int64_t next =
           columns_first_ ? vectors : side.parts.largest() * side.parts.count();
       ahead = from + next * table_.lanes + tile * line;
+      if (waits_for_memory_) {
+        for (std::int64_t c = 0; c < group.in_channels; ++c) {
+          prefetch<false>(ahead + reading.offsets[c], vectors * table_.lanes);
+        }
+      }
     }
     table_.direct[rows - 1][vectors - 1](group.in_channels, weights, from, side.offsets,
                                          ahead ? ahead : from, ahead ? arrays.x_strides.channel : 0,
@@ -381,6 +395,7 @@ class PointwisePlan final : public RowsPlan {
   // Whether a tile's pixels stay in the L1 cache for all output channels, or else its weights for
   // all pixels.
   bool columns_first_ = true;
+  bool waits_for_memory_ = false;
 };
 
 }  // namespace
