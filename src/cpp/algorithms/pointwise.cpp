@@ -45,9 +45,10 @@ class PointwisePlan final : public RowsPlan {
         p.out_channels * p.out_pixels() > kLargeOutputBytes / std::int64_t(sizeof(T));
     columns_first_ = vector_bytes * table_.direct_vectors[table_.tile_rows - 1] <= kTileBytes &&
                      (!large || channels_ <= kFewChannels);
-    waits_for_memory_ = most_out_channels(p) <= kFewOutputs && channels_ >= kFewChannels &&
-                        static_cast<double>(channels_) * static_cast<double>(p.out_pixels()) >
-                            kFarBytes / sizeof(T);
+    waits_for_memory_ =
+        most_out_channels(p) <= kFewOutputs && channels_ >= kFewChannels &&
+        static_cast<double>(channels_) * static_cast<double>(p.out_pixels()) * sizeof(T) >
+            kFarBytes;
     vectors_ = std::clamp<std::int64_t>(kBlockBytes / vector_bytes, 6, kMostVectors);
   }
 
