@@ -32,6 +32,26 @@ def test_margins_of_wide_dilations(
         check(make((1, 18, size, 23), (7, 18, 3, taps), dtype, **{**more, "padding": padding + 26}))
 
 
+@pytest.mark.parametrize(
+    ("padding", "more"),
+    [
+        (70000, {"padding_mode": "replicate"}),
+        ((200000, 0), {"stride": 2}),
+        ((0, 200000), {"stride": 2}),
+        (5000, {}),
+        (90000, {"stride": 3, "dilation": 2}),
+    ],
+)
+def test_padding_that_is_wider_than_blocks(dtype: Any, padding: Any, more: Any) -> None:
+    check(make((1, 16, 10), (16, 16, 3), dtype, padding=[padding], **more))
+
+
+@pytest.mark.parametrize("width", [2044, 2043, 1020])
+def test_narrow_rows_of_whole_pages(dtype: Any, width: int) -> None:
+    for channels in (3, 4):
+        check(make((1, channels, 16, width), (64, channels, 5, 3), dtype, padding=(2, 1)))
+
+
 @pytest.mark.parametrize("channels", [1040, 2048])
 @pytest.mark.parametrize("dilation", [1, 9])
 def test_passes_over_many_channels(

@@ -157,12 +157,26 @@ inline std::vector<TapRange> tap_ranges(const Axis& axis) {
 // How many pairs of an output and a tap of one axis meet the input: direct convolution leaves out
 // the others.
 inline double met_taps(const Axis& axis, PaddingMode mode) {
-  if (mode != PaddingMode::zeros) return static_cast<double>(axis.kernel * axis.out);
+  if (mode != PaddingMode::zeros) {
+    return static_cast<double>(axis.kernel) * static_cast<double>(axis.out);
+  }
   double met = 0;
   for (const TapRange& range : tap_ranges(axis)) {
     met += static_cast<double>(std::max<std::int64_t>(0, range.last - range.first));
   }
   return met;
+}
+
+// The share of taps of the height and width axes that are not in zero padding: lanes of output
+// channels leave out most of the others.
+inline double taps_inside(const ConvProblem& p) {
+  if (p.out_pixels() == 0) return 1;
+  double share = 1;
+  for (const Axis* axis : {&p.axes[1], &p.axes[2]}) {
+    share *= met_taps(*axis, p.padding_mode) /
+             (static_cast<double>(axis->out) * static_cast<double>(axis->kernel));
+  }
+  return share;
 }
 
 // Into how many blocks to cut work that has `others` such axes beside it: few tasks must be a

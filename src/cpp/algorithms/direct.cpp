@@ -569,17 +569,6 @@ std::string direct_refuses(const ConvProblem& problem) {
   return "the padded rows under one output row take more than 2 MiB";
 }
 
-// The share of taps of the height and width axes that are not in zero padding: lanes of output
-// channels leave out most of the others.
-static double taps_inside(const ConvProblem& p) {
-  if (p.out_pixels() == 0) return 1;
-  double share = 1;
-  for (const Axis* axis : {&p.axes[1], &p.axes[2]}) {
-    share *= met_taps(*axis, p.padding_mode) / static_cast<double>(axis->out * axis->kernel);
-  }
-  return share;
-}
-
 bool direct_pays(const ConvProblem& p) {
   const std::int64_t in_channels = most_in_channels(p);
   const std::int64_t out_channels = std::max<std::int64_t>(1, most_out_channels(p));

@@ -57,6 +57,8 @@ constexpr std::int64_t kTileDepth = 512;
 // Weights that stay in a 1 MiB L2 cache beside a block's copy of its input.
 constexpr std::int64_t kNearWeightsBytes = 512 << 10;
 
+constexpr std::int64_t kEverywhere = std::int64_t(1) << 60;  // further than any column
+
 constexpr std::int64_t kMostTaps = 1024;
 constexpr std::int64_t kMostRowSpan = 1 << 16;
 
@@ -285,7 +287,7 @@ class DirectChannelsPlan final : public Plan {
   // of it.
   void find_margins() {
     const Axis& width = axes_[2];
-    margin_before_ = margin_after_ = kMostRowSpan;
+    margin_before_ = margin_after_ = kEverywhere;
     if (width.stride > 1 || problem().padding_mode != PaddingMode::zeros) return;
     margin_before_ = margin_after_ = 0;
     for (const Band& band : bands_) {
@@ -333,19 +335,17 @@ class DirectChannelsPlan final : public Plan {
     // Weights that no L2 cache holds come anew for each block. It may then take more than a cache
     // holds, too: each panel goes through it in the order of its channels. Nor is one pass over the
     // channels needed, where the sums of several are near.
-    double met = 1;
-    for (const Axis* axis : {&axes_[1], &axes_[2]}) {
-      met *= met_taps(*axis, p.padding_mode) / static_cast<double>(axis->kernel * axis->out);
-    }
-    const double wanted = met > 0 ? static_cast<double>(kFewestPixels) / met : 0;
-    std::int64_t pixels =
-        static_cast<std::int64_t>(std::min(wanted, static_cast<double>(most_pixels)));
-    pixels = std::min(pixels, height * width);
+    const double met = taps_inside(p);
+    const double all = static_cast<double>(height) * static_cast<double>(width);
+    const auto pixels =
+        static_cast<std::int64_t>(std::min({met > 0 ? static_cast<double>(kFewestPixels) / met : 0,
+                                            all, static_cast<double>(most_pixels)}));
     if (rows_ * columns_ < pixels) cut(pixels, kMostCopyBytes);
-    pixels = std::min(pixels, elements(kMostSumsBytes) / widest_);
-    while (rows_ * columns_ < pixels && pass_blocks_ > kFewestPassBlocks) {
+    most_pixels = std::max(kFewestColumns, std::min(pixels, elements(kMostSumsBytes) / widest_));
+    while (rows_ * columns_ < std::min(pixels, most_pixels) && pass_blocks_ > kFewestPassBlocks) {
+      one_pass_ = false;
       pass_blocks_ = ceil_div(pass_blocks_, 2);
-      cut(pixels, kMostCopyBytes);
+      cut(most_pixels, kMostCopyBytes);
     }
   }
 
@@ -387,8 +387,11 @@ class DirectChannelsPlan final : public Plan {
     const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     Carver carver(base);
     Scratch scratch;
-    scratch.copy = carver.take<T>(size(copy_elements(rows_, columns_)));
-    const std::int64_t width = one_pass() ? table_.tile_vectors * table_.lanes : widest_;
+    // A block of fewer columns may be the one whose narrow rows are moved apart.
+    const std::int64_t apart =
+        narrow_ ? axes_[0].kernel * input_rows(rows_) * kChannelBlock : std::int64_t(0);
+    scratch.copy = carver.take<T>(size(copy_elements(rows_, columns_) + apart));
+    const std::int64_t width = one_pass_ ? table_.tile_vectors * table_.lanes : widest_;
     scratch.sums = carver.take<T>(size(rows_ * columns_ * width));
     std::int64_t taps = 0;
     for (const Band& band : bands_) taps += static_cast<std::int64_t>(band.taps.size());
@@ -398,8 +401,6 @@ class DirectChannelsPlan final : public Plan {
     scratch.bytes = carver.used();
     return scratch;
   }
-
-  bool one_pass() const { return pass_blocks_ * kChannelBlock >= most_in_channels(problem()); }
 
   // Strides of the flat axis, where there is one, or of the problem's own.
   std::optional<Strides> own_strides(const Strides& strides) const {
@@ -448,7 +449,7 @@ class DirectChannelsPlan final : public Plan {
             std::min(vectors * table_.lanes, group.out_channels - channel);
         const T* const weights = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset +
                                  channel * plan.depth;
-        T* const sums = scratch.sums + (one_pass() ? 0 : at.rows * at.columns * channel);
+        T* const sums = scratch.sums + (one_pass_ ? 0 : at.rows * at.columns * channel);
         std::int64_t begin = pass;
         do {
           ChannelsTileArgs<T> tile{};
@@ -497,7 +498,8 @@ class DirectChannelsPlan final : public Plan {
     args.count = phases_ == 1
                      ? at.columns + reach_ - skipped
                      : (at.columns - 1) * width.stride + (width.kernel - 1) * width.dilation + 1;
-    args.count = std::clamp<std::int64_t>(margin_after_ + width.in - args.start, 0, args.count);
+    args.count =
+        std::max<std::int64_t>(0, std::min(args.count, margin_after_ + width.in - args.start));
     const auto inside = [&](std::int64_t upto) {
       const std::int64_t distance = upto - args.start;
       return std::clamp<std::int64_t>(distance > 0 ? ceil_div(distance, args.step) : 0, 0,
@@ -702,7 +704,8 @@ class DirectChannelsPlan final : public Plan {
   bool narrow_ = false;
   std::int64_t pitch_ = kChannelBlock;
   std::int64_t pass_blocks_ = 0;  // of input channels, in each pass over a block
-  std::int64_t widest_ = 1;       // output channels of a group, in whole vectors
+  bool one_pass_ = true;
+  std::int64_t widest_ = 1;  // output channels of a group, in whole vectors
   std::vector<GroupPlan> groups_;
   std::int64_t packed_elements_ = 0;
   std::int64_t reach_ = 0;   // columns of a phase beyond those of the output

@@ -613,6 +613,8 @@ class WinogradPlan final : public Plan {
     const std::int64_t begin = blocks.tiles.begin(task.block);
     const std::int64_t end = blocks.tiles.end(task.block);
     transform_input(arrays, task, group, begin, end, scratch);
+    SlotCounter slots(sides_, end - begin);
+    for_each_segment(begin, end, [&](const Segment& segment) { slots.next(segment); });
 
     const Split parts = Split::by_count(plan.panels.count(), blocks.parts);
     for (std::int64_t panel = parts.begin(task.part); panel < parts.end(task.part); ++panel) {
@@ -635,8 +637,8 @@ class WinogradPlan final : public Plan {
                        part_of(next_group.in_channels, share, panels * points_),
                        blocks.tiles.begin(next.block), blocks.tiles.end(next.block));
       };
-      multiply(weights, task.depth, group.in_channels, plan.panels.size(panel), begin, end, scratch,
-               read_ahead);
+      multiply(weights, task.depth, group.in_channels, plan.panels.size(panel), end - begin, slots,
+               scratch, read_ahead);
       transform_output(arrays, task, group.out_begin + first, channels, width, begin, end, scratch);
     }
   }
@@ -741,14 +743,11 @@ class WinogradPlan final : public Plan {
   // The sums of one panel: for each point, points times weights.
   template <class ReadAhead>
   void multiply(const T* weights, std::int64_t out_depth, std::int64_t channels,
-                std::int64_t vectors, std::int64_t begin, std::int64_t end_tile,
+                std::int64_t vectors, std::int64_t tiles, const SlotCounter& slots,
                 const Scratch& scratch, const ReadAhead& read_ahead) const {
-    const std::int64_t tiles = end_tile - begin;
     const std::int64_t width = vectors * table_.lanes;
     const std::int64_t from_stride = points_stride(channels, tiles);
     const std::int64_t to_stride = point_stride(tiles * width);
-    SlotCounter slots(sides_, tiles);
-    for_each_segment(begin, end_tile, [&](const Segment& segment) { slots.next(segment); });
     for (int point = 0; point < points_; ++point) {
       const std::int64_t met = slots.count(point);
       const Split rows = Split::by_limit(met, table_.winograd_rows[vectors - 1]);
@@ -926,8 +925,8 @@ bool winograd_pays(const ConvProblem& problem) {
   const std::int64_t tile_rows = axes[0].out * row_tiles.count;
   const std::int64_t tile_columns = column_tiles.count;
   const double whole_tiles = static_cast<double>(axes[0].out) *
-                             static_cast<double>(row_tiles.points * column_tiles.points) /
-                             sides.points();
+                             static_cast<double>(row_tiles.points) *
+                             static_cast<double>(column_tiles.points) / sides.points();
   const std::int64_t tiles = tile_rows * tile_columns;
   // Transforms of fewer than four tiles in a row take almost the time of four.
   const std::int64_t column_phases = std::min(axes[2].dilation, axes[2].out);
