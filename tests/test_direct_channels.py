@@ -26,10 +26,10 @@ def test_margins_of_wide_dilations(
 ) -> None:
     size = 29
     padding = max(padding, dilation * (taps - 1) // 2)
-    more: dict[str, Any] = dict(padding=padding, dilation=dilation, data_format=data_format)
-    check(make((1, 5, 3, size), (19, 5, 1, taps), dtype, **{**more, "padding": (0, padding)}))
+    more: dict[str, Any] = dict(dilation=dilation, data_format=data_format)
+    check(make((1, 5, 3, size), (19, 5, 1, taps), dtype, padding=(0, padding), **more))
     if dilation > 2:
-        check(make((1, 18, size, 23), (7, 18, 3, taps), dtype, **{**more, "padding": padding + 26}))
+        check(make((1, 18, size, 23), (7, 18, 3, taps), dtype, padding=padding + 26, **more))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ struct Sides {
 // `first_in` on.
 struct WinogradPart {
   WinogradAxis axis;
+  std::int64_t out;
   std::int64_t first_in;
   std::int64_t first_tap;
   std::int64_t taps;
@@ -98,8 +99,8 @@ struct WinogradPhase {
   WinogradPart columns[kMostParts];
   std::int64_t first_tile;
 
-  std::int64_t height() const { return rows[0].axis.out; }
-  std::int64_t width() const { return columns[0].axis.out; }
+  std::int64_t height() const { return rows[0].out; }
+  std::int64_t width() const { return columns[0].out; }
   std::int64_t tiles(const Sides& sides) const {
     return ceil_div(height(), sides.row.outs) * ceil_div(width(), sides.column.outs);
   }
@@ -169,9 +170,9 @@ void fill_parts(const Axis& axis, const Side& side, std::int64_t out,
     part->first_tap = first;
     part->taps = taps;
     part->axis.in = part->first_in < axis.in ? ceil_div(axis.in - part->first_in, step) : 0;
-    part->axis.out = ceil_div(axis.out - out, axis.dilation);
+    part->out = ceil_div(axis.out - out, axis.dilation);
     part->axis.pad = (part->first_in - from) / step;
-    part->axis.end = part->axis.out + taps - 1 - part->axis.pad;
+    part->axis.end = part->out + taps - 1 - part->axis.pad;
     ++part;
   });
 }
@@ -484,8 +485,8 @@ class WinogradPlan final : public Plan {
       const auto met = [](const Side& side, std::int64_t length, std::int64_t tile) {
         return winograd_points_met(side.outs, length - tile * side.outs);
       };
-      const std::int64_t rows = met(sides_.row, segment.phase.height(), segment.row);
-      const std::int64_t columns =
+      slots_.met_rows = met(sides_.row, segment.phase.height(), segment.row);
+      slots_.met_columns =
           met(sides_.column, segment.phase.width(), segment.column + segment.tiles - 1);
       int point = 0;
       for (int row = 0; row < sides_.row.points; ++row) {
@@ -493,13 +494,14 @@ class WinogradPlan final : public Plan {
           // The last tile has the next slot, unless it is the only one not to need the point.
           std::int64_t& first = slots_.first[point];
           std::int64_t& last = slots_.last[point];
-          if (row >= rows) {
+          if (row >= slots_.met_rows) {
             first = end_[point] -= segment.tiles;
             last = first + segment.tiles - 1;
           } else {
             first = begin_[point];
-            last = column < columns ? first + segment.tiles - 1 : --end_[point];
-            begin_[point] += segment.tiles - (column < columns ? 0 : 1);
+            const bool met_by_last = column < slots_.met_columns;
+            last = met_by_last ? first + segment.tiles - 1 : --end_[point];
+            begin_[point] += segment.tiles - (met_by_last ? 0 : 1);
           }
         }
       }

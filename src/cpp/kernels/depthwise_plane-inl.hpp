@@ -275,10 +275,8 @@ static void plane_of(const DepthwisePlaneArgs<T>& args) {
   // Where only the first and the last vector are edges, their stores need no masks, and most loads
   // neither: the last one ends with the row, and writes some columns again.
   const std::int64_t right = columns_end - V::lanes;
-  bool sides = vectors >= 2;
-  for (std::int64_t vector = 1; vector + 1 < vectors; vector += vectors > 3 ? vectors - 3 : 1) {
-    sides = sides && inside(column_of(vector));
-  }
+  bool sides =
+      vectors == 2 || (vectors > 2 && inside(column_of(1)) && inside(column_of(vectors - 2)));
   for (int i = 0; i < kLoads; ++i) {
     if (2 * i + 1 >= kLoads) sides = sides && is_whole(args.column, i);
     if (2 * i + 1 <= kLoads) sides = sides && is_whole(right, i);
@@ -298,7 +296,8 @@ static void plane_of(const DepthwisePlaneArgs<T>& args) {
   PlaneVector<T> inner[2];
   inner[0].column = column_of(first);
   inner[1].column = column_of(first + 1);
-  const PlaneVector<T> single = edge(column_of(first + 2 * pairs));
+  PlaneVector<T> single;
+  single.column = column_of(first + 2 * pairs);
   const PlaneVector<T> side[2] = {edge(args.column), edge(right)};
 
   // The others, which most channels have in common.

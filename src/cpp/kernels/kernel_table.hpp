@@ -524,13 +524,14 @@ constexpr std::int64_t winograd_points_met(int outs, std::int64_t left) {
 struct WinogradAxis {
   std::int64_t in;
   std::int64_t pad;
-  std::int64_t out;
   std::int64_t end;  // of the positions, counted from the input's first, that outputs look at
 };
 
 // Where some neighbouring tiles of one tile row are at each point, among those of a block: the
 // first one, which the others follow, and the last one, which is apart where it has fewer points.
 struct WinogradSlots {
+  std::int64_t met_rows;     // of points, by all of the tiles
+  std::int64_t met_columns;  // by the last one
   std::int64_t first[kMostWinogradPoints];
   std::int64_t last[kMostWinogradPoints];
 };

@@ -268,12 +268,8 @@ void winograd_input(const WinogradInputArgs<T>& args) {
   constexpr int kColumns = winograd_points(kColumnOuts);
   const std::int64_t top = args.tile_row * kRowOuts - args.height.pad;
   const std::int64_t left = args.tile_column * kColumnOuts - args.width.pad;
-  const std::int64_t met_rows =
-      winograd_points_met(kRowOuts, args.height.out - args.tile_row * kRowOuts);
-  const std::int64_t met_columns = winograd_points_met(
-      kColumnOuts, args.width.out - (args.tile_column + args.tiles - 1) * kColumnOuts);
   // The tiles before the last one, if that is apart, have all points of a row.
-  const std::int64_t whole = args.tiles - (met_columns < kColumns ? 1 : 0);
+  const std::int64_t whole = args.tiles - (args.slots->met_columns < kColumns ? 1 : 0);
 
   // Tiles [inside_begin, inside_end) can be read where they stand: channels are lanes there, and no
   // pixel lies outside.
@@ -311,13 +307,17 @@ void winograd_input(const WinogradInputArgs<T>& args) {
         gather_row(args, row < 0 ? nullptr : image + row * args.strides.axis[1], channels,
                    left + begin * kColumnOuts, columns, args.strip + i * strip_row);
       }
-      for (std::int64_t i = 0; met_rows < kRows && i < columns; ++i) {
-        extend(met_rows, args.strip + i * V::lanes, strip_row);
+      if (args.slots->met_rows < kRows) {
+        for (std::int64_t i = 0; i < columns; ++i) {
+          extend(args.slots->met_rows, args.strip + i * V::lanes, strip_row);
+        }
       }
       const std::int64_t apart = end > whole ? whole : end;
       T* const last = args.strip + (apart - begin) * kColumnOuts * V::lanes;
-      for (int i = 0; end > whole && i < kRows; ++i) {
-        extend(met_columns, last + i * strip_row, V::lanes);
+      if (apart < end) {
+        for (int i = 0; i < kRows; ++i) {
+          extend(args.slots->met_columns, last + i * strip_row, V::lanes);
+        }
       }
       transform(args.strip, strip_row, V::lanes, begin, apart);
       transform(last, strip_row, V::lanes, apart, end);
