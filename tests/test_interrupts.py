@@ -63,8 +63,8 @@ def test_ctrl_c_ends_a_call(algorithm: str, threads: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     timer = threading.Timer(0.4, interrupt)
-    timer.start()
     with pytest.raises(KeyboardInterrupt):
+        timer.start()
         problem.run(algorithm, num_threads=threads)
     assert time.monotonic() - sent[0] < PROMPT
     timer.join()

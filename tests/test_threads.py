@@ -349,8 +349,8 @@ def test_a_fork_after_an_interrupted_call() -> None:
 y = layer(x, num_threads=4)
 huge = numpy.broadcast_to(x[:1], (2000, *x.shape[1:]))
 signal.signal(signal.SIGALRM, signal.default_int_handler)
-signal.setitimer(signal.ITIMER_REAL, 0.01)
 try:
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
     for _ in range(100):
         layer(huge, num_threads=2)
 except KeyboardInterrupt:
