@@ -72,15 +72,14 @@ struct Band {
   std::vector<std::int64_t> taps;
 };
 
-// Into how many phases the columns of the copy are split: one where all taps read the same.
-std::int64_t column_phases(const Axis& width) {
-  return width.kernel == 1 || width.dilation % width.stride == 0 ? 1 : width.stride;
-}
+// Whether all taps of an axis read the same of its phases: the others need no copy.
+bool one_phase(const Axis& axis) { return axis.kernel == 1 || axis.dilation % axis.stride == 0; }
 
-std::vector<Band> column_bands(const Axis& axis, PaddingMode mode) {
+// Only one, if all taps are to be met everywhere.
+std::vector<Band> column_bands(const Axis& axis, bool met) {
   std::vector<std::int64_t> all(static_cast<std::size_t>(axis.kernel));
   for (std::int64_t tap = 0; tap < axis.kernel; ++tap) all[static_cast<std::size_t>(tap)] = tap;
-  if (mode != PaddingMode::zeros) return {{0, axis.out, all}};
+  if (met) return {{0, axis.out, all}};
   const std::vector<TapRange> ranges = tap_ranges(axis);
   std::vector<std::int64_t> ends = {axis.out};
   for (const TapRange& range : ranges) {
@@ -111,12 +110,11 @@ class DirectChannelsPlan final : public Plan {
   explicit DirectChannelsPlan(ConvProblem problem_in)
       : Plan(std::move(problem_in)), table_(kernels<T>()), axes_(problem().axes) {
     const ConvProblem& p = problem();
-    flat_ = std::all_of(axes_.begin(), axes_.end(), [](const Axis& axis) {
-      return axis.kernel == 1 && axis.stride == 1 && axis.in == axis.out;
+    narrow_ = std::all_of(p.groups.begin(), p.groups.end(), [&p](const Group& group) {
+      return group.in_channels == p.groups.front().in_channels &&
+             group.in_channels <= kChannelBlock;
     });
-    if (flat_) axes_ = {Axis{}, Axis{}, Axis{p.out_pixels(), p.out_pixels(), 1, 1, 1, 0}};
-    narrow_ = most_in_channels(p) <= kNarrowPitch;
-    pitch_ = narrow_ ? kNarrowPitch : kChannelBlock;
+    if (narrow_) pitch_ = std::max<std::int64_t>(1, most_in_channels(p));
     pass_blocks_ = ceil_div(most_in_channels(p), kChannelBlock);
     for (const Group& group : p.groups) {
       const std::int64_t vectors = ceil_div(group.out_channels, table_.lanes);
@@ -126,10 +124,17 @@ class DirectChannelsPlan final : public Plan {
       widest_ = std::max(widest_, vectors * table_.lanes);
     }
     const Axis& width = axes_[2];
-    reach_ = (width.kernel - 1) * width.dilation / width.stride;
-    phases_ = column_phases(width);
+    if (one_phase(width)) {
+      column_step_ = width.stride;
+    } else if (narrow_) {
+      pixel_step_ = width.stride;
+    } else {
+      phases_ = width.stride;
+    }
+    reach_ = (width.kernel - 1) * width.dilation / (column_step_ * phases_);
     width_taps_ = tap_ranges(width);
-    bands_ = column_bands(width, p.padding_mode);
+    if (width.dilation == 1) row_taps_ = width.kernel;
+    bands_ = column_bands(width, narrow_ || p.padding_mode != PaddingMode::zeros);
     find_margins();
     choose_block();
   }
@@ -175,7 +180,7 @@ class DirectChannelsPlan final : public Plan {
     const auto groups = static_cast<std::int64_t>(p.groups.size());
     const std::int64_t per_group =
         axes_[0].out * blocks.rows.count() * blocks.columns.count() * blocks.panel_parts;
-    const End end = end_of(arrays);
+    const bool ends = channels_end_in_output(p, arrays);
     parallel_for(p.batch * groups * per_group, threads, [&](std::int64_t task, int thread) {
       Place at;
       std::int64_t index = task;
@@ -199,7 +204,7 @@ class DirectChannelsPlan final : public Plan {
       at.panel = parts.begin(part);
       at.panel_end = parts.end(part);
       const Scratch scratch = carve(workspace.get() + static_cast<std::size_t>(thread) * bytes);
-      run_task(arrays, at, end, scratch);
+      run_task(arrays, at, ends, scratch);
     });
   }
 
@@ -220,7 +225,8 @@ class DirectChannelsPlan final : public Plan {
   struct Scratch {
     T* copy;
     T* sums;
-    TapUnit* units;
+    TapUnit* units;  // or, of narrow pixels,
+    WindowRow* window_rows;
     std::int32_t* unit_ends;  // per output row and band
     std::int32_t* slots;      // of input rows in the copy, or -1
     std::size_t bytes;
@@ -239,14 +245,6 @@ class DirectChannelsPlan final : public Plan {
     std::int64_t panel_end;
   };
 
-  // Strides of pixels where finished tiles reach the output straight from registers.
-  struct End {
-    bool in_registers = false;
-    std::optional<Clamp> clamp;
-    Strides out;
-    Strides residual;
-  };
-
   // Where the copy of a block has what.
   struct Layout {
     std::int64_t phase_pitch;
@@ -258,13 +256,18 @@ class DirectChannelsPlan final : public Plan {
   Layout layout(std::int64_t rows, std::int64_t columns) const {
     Layout l;
     l.phase_pitch =
-        std::min(columns + reach_, margin_before_ + axes_[2].in + margin_after_) * pitch_;
+        std::min(copied_columns(columns), margin_before_ + axes_[2].in + margin_after_) * pitch_;
     l.row_pitch = phases_ * l.phase_pitch;
     // Rows a multiple of 4 KiB apart would share sets of the L1 cache.
     if (l.row_pitch * std::int64_t(sizeof(T)) % 4096 == 0) l.row_pitch += kChannelBlock;
     l.depth_pitch = input_rows(rows) * l.row_pitch;
     l.block_pitch = axes_[0].kernel * l.depth_pitch;
     return l;
+  }
+
+  // Of one phase, under so many output columns.
+  std::int64_t copied_columns(std::int64_t columns) const {
+    return (columns - 1) * pixel_step_ + reach_ + 1;
   }
 
   // The most input rows that so many output rows read; rows that padding repeats count anew.
@@ -395,38 +398,16 @@ class DirectChannelsPlan final : public Plan {
     scratch.sums = carver.take<T>(size(rows_ * columns_ * width));
     std::int64_t taps = 0;
     for (const Band& band : bands_) taps += static_cast<std::int64_t>(band.taps.size());
-    scratch.units = carver.take<TapUnit>(size(axes_[0].kernel * axes_[1].kernel * taps * rows_));
+    const std::int64_t units = axes_[0].kernel * axes_[1].kernel * taps * rows_;
+    scratch.units = carver.take<TapUnit>(narrow_ ? 0 : size(units));
+    scratch.window_rows = carver.take<WindowRow>(narrow_ ? size(units) : 0);
     scratch.unit_ends = carver.take<std::int32_t>(size(rows_) * bands_.size());
     scratch.slots = carver.take<std::int32_t>(size(row_span(rows_)));
     scratch.bytes = carver.used();
     return scratch;
   }
 
-  // Strides of the flat axis, where there is one, or of the problem's own.
-  std::optional<Strides> own_strides(const Strides& strides) const {
-    if (!flat_) return strides;
-    const auto step = pixel_stride(problem(), strides);
-    if (!step) return std::nullopt;
-    Strides flat = strides;
-    flat.axis[0] = flat.axis[1] = 0;
-    flat.axis[2] = *step;
-    return flat;
-  }
-
-  End end_of(const ConvArrays& arrays) const {
-    End end;
-    end.clamp = clamp_of(problem().activation);
-    const auto out = own_strides(arrays.out_strides);
-    const auto residual = own_strides(arrays.residual_strides);
-    if (!end.clamp || !out || out->channel != 1) return end;
-    if (arrays.residual && (!residual || residual->channel != 1)) return end;
-    end.in_registers = true;
-    end.out = *out;
-    if (residual) end.residual = *residual;
-    return end;
-  }
-
-  void run_task(const ConvArrays& arrays, const Place& at, const End& end,
+  void run_task(const ConvArrays& arrays, const Place& at, bool ends,
                 const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const Group& group = p.groups[at.group];
@@ -462,10 +443,10 @@ class DirectChannelsPlan final : public Plan {
           tile.c_stride = vectors * table_.lanes;
           tile.accumulate = begin > 0;
           begin += tile.channels;
-          multiply(arrays, at, end, tile, group.out_begin + channel, vectors, channels,
+          multiply(arrays, at, ends, tile, group.out_begin + channel, vectors, channels,
                    begin == group.in_channels, scratch);
         } while (begin < pass_end);
-        if (pass_end == group.in_channels && !end.in_registers) {
+        if (pass_end == group.in_channels && !ends) {
           send(arrays, at, group.out_begin + channel, channels, vectors * table_.lanes, sums);
         }
       }
@@ -485,18 +466,19 @@ class DirectChannelsPlan final : public Plan {
     const T* const image = static_cast<const T*>(arrays.x) + at.image * strides.batch +
                            (group.in_begin + begin) * strides.channel;
 
-    BlockRowArgs<T> args{};
+    PixelRowArgs<T> args{};
     args.channel_stride = strides.channel;
     args.column_stride = strides.axis[2];
     args.column_in = width.in;
     args.padding_mode = p.padding_mode;
     args.phases = phases_;
     args.phase_pitch = l.phase_pitch;
-    args.step = phases_ == 1 ? width.stride : 1;
+    args.pitch = pitch_;
+    args.step = column_step_;
     const std::int64_t skipped = copy_begin(at);
     args.start = at.column * width.stride - width.pad_before + skipped;
     args.count = phases_ == 1
-                     ? at.columns + reach_ - skipped
+                     ? copied_columns(at.columns) - skipped
                      : (at.columns - 1) * width.stride + (width.kernel - 1) * width.dilation + 1;
     args.count =
         std::max<std::int64_t>(0, std::min(args.count, margin_after_ + width.in - args.start));
@@ -523,7 +505,13 @@ class DirectChannelsPlan final : public Plan {
           if (depth < 0) continue;
           const T* const from = image + depth * strides.axis[0] + row * strides.axis[1];
           T* const to = scratch.copy + d * l.depth_pitch + slot * l.row_pitch;
-          copy_row(arrays, args, from, end - begin, to, l.block_pitch);
+          for (std::int64_t c = begin; c < end; c += kChannelBlock) {
+            const std::int64_t block = (c - begin) / kChannelBlock;
+            args.from = from + block * kChannelBlock * args.channel_stride;
+            args.channels = std::min(kChannelBlock, end - c);
+            args.to = to + block * l.block_pitch;
+            table_.pixel_row(args);
+          }
         }
         scratch.slots[relative] = slot++;
       }
@@ -534,40 +522,6 @@ class DirectChannelsPlan final : public Plan {
     const Axis& depth = axes_[0];
     return padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before, depth.in,
                         problem().padding_mode);
-  }
-
-  void copy_row(const ConvArrays& arrays, BlockRowArgs<T>& args, const T* row,
-                std::int64_t channels, T* to, std::int64_t block_pitch) const {
-    const auto copy = [&](const T* from, T* first) {
-      for (std::int64_t c = 0; c < channels; c += kChannelBlock, first += block_pitch) {
-        args.from = from + c * args.channel_stride;
-        args.channels = std::min(kChannelBlock, channels - c);
-        args.to = first;
-        table_.block_row[narrow_ ? 1 : 0](args);
-      }
-    };
-    const auto step = flat_ ? pixel_stride(problem(), arrays.x_strides) : std::nullopt;
-    if (!flat_ || step) {
-      if (step) args.column_stride = *step;
-      return copy(row, to);
-    }
-    // A flat axis whose rows are not next to each other: row by row.
-    BlockRowArgs<T> whole = args;
-    const std::int64_t height = problem().axes[1].out;
-    const std::int64_t width = problem().axes[2].out;
-    args.phases = 1;
-    args.first = 0;
-    for (std::int64_t pixel = whole.start; pixel < whole.start + whole.count;) {
-      const std::int64_t line = pixel / width;
-      args.start = pixel % width;
-      args.count = args.last = std::min(width - args.start, whole.start + whole.count - pixel);
-      args.column_in = width;
-      copy(
-          row + line / height * arrays.x_strides.axis[0] + line % height * arrays.x_strides.axis[1],
-          to + (pixel - whole.start) * pitch_);
-      pixel += args.count;
-    }
-    args = whole;
   }
 
   // For each output row and band, the taps that meet the input.
@@ -585,14 +539,19 @@ class DirectChannelsPlan final : public Plan {
             const std::int64_t slot = scratch.slots[r * height.stride + h * height.dilation];
             if (slot < 0) continue;
             for (const std::int64_t w : band.taps) {
+              if (narrow_ && w % row_taps_ != 0) continue;
               const std::int64_t shift = w * width.dilation;
-              const std::int64_t phase = phases_ == 1 ? 0 : shift % width.stride;
               const std::int64_t offset = d * l.depth_pitch + slot * l.row_pitch +
-                                          phase * l.phase_pitch + shift / width.stride * pitch_ -
-                                          skipped;
+                                          shift % phases_ * l.phase_pitch +
+                                          shift / (column_step_ * phases_) * pitch_ - skipped;
               const std::int64_t tap = (d * height.kernel + h) * width.kernel + w;
-              scratch.units[count++] = {static_cast<std::int32_t>(offset),
-                                        static_cast<std::int16_t>(tap), edge_of(w)};
+              if (narrow_) {
+                scratch.window_rows[count++] = {static_cast<std::int32_t>(offset),
+                                                static_cast<std::int32_t>(tap * pitch_)};
+              } else {
+                scratch.units[count++] = {static_cast<std::int32_t>(offset),
+                                          static_cast<std::int16_t>(tap), edge_of(w)};
+              }
             }
           }
         }
@@ -611,7 +570,7 @@ class DirectChannelsPlan final : public Plan {
   }
 
   // Adds a chunk of input channels to the sums of the block under one panel.
-  void multiply(const ConvArrays& arrays, const Place& at, const End& end, ChannelsTileArgs<T> tile,
+  void multiply(const ConvArrays& arrays, const Place& at, bool ends, ChannelsTileArgs<T> tile,
                 std::int64_t channel, std::int64_t vectors, std::int64_t channels, bool last,
                 const Scratch& scratch) const {
     const T* const copy = tile.a;
@@ -619,14 +578,15 @@ class DirectChannelsPlan final : public Plan {
     const std::int32_t* unit_end = scratch.unit_ends;
     std::int32_t unit = 0;
     TileEnd<T> tile_end{};
-    if (last && end.in_registers) {
+    if (last && ends) {
+      const Clamp clamp = *clamp_of(problem().activation);
       tile_end.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
       tile_end.bias_per_column = true;
-      tile_end.residual_stride = end.residual.axis[2];
-      tile_end.out_stride = end.out.axis[2];
+      tile_end.residual_stride = arrays.residual_strides.axis[2];
+      tile_end.out_stride = arrays.out_strides.axis[2];
       tile_end.tail = channels - (vectors - 1) * table_.lanes;
-      tile_end.low = static_cast<T>(end.clamp->low);
-      tile_end.high = static_cast<T>(end.clamp->high);
+      tile_end.low = static_cast<T>(clamp.low);
+      tile_end.high = static_cast<T>(clamp.high);
       tile.end = &tile_end;
     }
     const auto columns_of = [&](const Band& band) {
@@ -648,31 +608,49 @@ class DirectChannelsPlan final : public Plan {
     for (std::int64_t r = 0; r < at.rows; ++r) {
       for (const Band& band : bands_) {
         tile.units = scratch.units + unit;
+        const WindowRow* const window_rows = scratch.window_rows + unit;
         tile.unit_count = *unit_end - unit;
         unit = *unit_end++;
         const std::int64_t first = std::max(band.begin, at.column);
         const Split columns = columns_of(band);
-        tile.lines_ahead = ceil_div(
-            lines,
-            std::max<std::int64_t>(1, ceil_div(tile.channels, kChannelBlock) * tile.unit_count));
+        const std::int64_t stops =
+            narrow_ ? ceil_div(row_taps_ * pitch_, line) : ceil_div(tile.channels, kChannelBlock);
+        tile.lines_ahead = ceil_div(lines, std::max<std::int64_t>(1, stops * tile.unit_count));
         for (std::int64_t part = 0; part < columns.count(); ++part) {
           const std::int64_t column = first + columns.begin(part);
           const std::int64_t in_block = column - at.column;
           tile.edges = (column == 0 ? kFirstPixel : kNoEdge) |
                        (column + columns.size(part) == axes_[2].out ? kLastPixel : kNoEdge);
-          tile.a = copy + in_block * pitch_;
+          tile.a = copy + in_block * pixel_step_ * pitch_;
           tile.c = sums + (r * at.columns + in_block) * tile.c_stride;
           if (tile.end) {
             const auto offset = [&](const Strides& strides) {
               return at.image * strides.batch + channel + at.depth * strides.axis[0] +
                      (at.row + r) * strides.axis[1] + column * strides.axis[2];
             };
-            tile_end.out = static_cast<T*>(arrays.out) + offset(end.out);
+            tile_end.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
             if (arrays.residual) {
-              tile_end.residual = static_cast<const T*>(arrays.residual) + offset(end.residual);
+              tile_end.residual =
+                  static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
             }
           }
-          table_.channels_tile[narrow_ ? 1 : 0][columns.size(part) - 1][vectors - 1](tile);
+          if (narrow_) {
+            WindowTileArgs<T> narrow{};
+            narrow.a = tile.a;
+            narrow.a_row = pixel_step_ * pitch_;
+            narrow.rows = window_rows;
+            narrow.row_count = tile.unit_count;
+            narrow.length = row_taps_ * pitch_;
+            narrow.b = tile.b;
+            narrow.c = tile.c;
+            narrow.c_stride = tile.c_stride;
+            narrow.ahead = tile.ahead;
+            narrow.lines_ahead = tile.lines_ahead;
+            narrow.end = tile.end;
+            table_.window_tile[columns.size(part) - 1][vectors - 1](narrow);
+          } else {
+            table_.channels_tile[columns.size(part) - 1][vectors - 1](tile);
+          }
           tile.ahead += lines * line;
         }
       }
@@ -699,8 +677,7 @@ class DirectChannelsPlan final : public Plan {
   }
 
   const KernelTable<T>& table_;
-  std::array<Axis, kSpatialAxes> axes_;  // one flat axis for 1x1 kernels, else the problem's
-  bool flat_ = false;
+  const std::array<Axis, kSpatialAxes>& axes_;
   bool narrow_ = false;
   std::int64_t pitch_ = kChannelBlock;
   std::int64_t pass_blocks_ = 0;  // of input channels, in each pass over a block
@@ -708,8 +685,11 @@ class DirectChannelsPlan final : public Plan {
   std::int64_t widest_ = 1;  // output channels of a group, in whole vectors
   std::vector<GroupPlan> groups_;
   std::int64_t packed_elements_ = 0;
-  std::int64_t reach_ = 0;   // columns of a phase beyond those of the output
-  std::int64_t phases_ = 1;  // of columns
+  std::int64_t column_step_ = 1;  // input columns from one that is copied to the next
+  std::int64_t pixel_step_ = 1;   // copied columns of a phase from one output pixel to the next
+  std::int64_t phases_ = 1;       // of columns
+  std::int64_t reach_ = 0;        // copied columns of a phase beyond those of the first tap
+  std::int64_t row_taps_ = 1;     // width taps that follow each other among narrow pixels
   std::int64_t margin_before_ = 0;
   std::int64_t margin_after_ = 0;
   std::vector<TapRange> width_taps_;
@@ -731,7 +711,7 @@ std::string direct_channels_refuses(const ConvProblem& p) {
     if (axis.kernel > kMostTaps || axis.stride > kMost || axis.dilation > kMost) return large;
   }
   elements += (width.kernel - 1) * width.dilation / width.stride;
-  elements *= column_phases(width) * p.axes[0].kernel * p.axes[1].kernel;
+  elements *= (one_phase(width) ? 1 : width.stride) * p.axes[0].kernel * p.axes[1].kernel;
   const std::int64_t channels = std::min<std::int64_t>(most_in_channels(p), kMost);
   const std::int64_t element = p.dtype == DataType::float64 ? 8 : 4;
   if (elements > kMost || elements * (channels + kChannelBlock) * element > kMost) return large;
@@ -741,22 +721,12 @@ std::string direct_channels_refuses(const ConvProblem& p) {
 
 // Measured in float32 against the algorithms that follow in the list.
 bool direct_channels_pays(const ConvProblem& p) {
-  const std::int64_t in_channels = most_in_channels(p);
-  const std::int64_t out_channels = most_out_channels(p);
-  // Half of the lanes would idle, but channels-last nobody else fills them.
-  if (2 * out_channels < kChannelBlock && !p.channels_last) return false;
-  if (p.taps() > 1) {
-    // Two or three taps share little of the cost of changing the layout of input and output; im2col
-    // copies whole vectors of long rows.
-    const bool long_rows = p.axes[2].out >= 256 && p.axes[2].stride == 1;
-    return p.channels_last || !long_rows || layout_cost(p) / static_cast<double>(p.taps()) < 0.05;
-  }
-  // Of a 1x1 kernel, im2col makes one loop over all input channels, where here each block of them
-  // is a loop of its own. It pays to have none where few of them meet many output channels.
-  if (p.channels_last) return in_channels > 256 || out_channels < 2 * in_channels;
-  // Turning the image channels-last and the output back costs more than im2col where there are few
-  // channels, and less where pixels as lanes would leave many of them idle, or are not contiguous.
-  return in_channels >= 512 || p.out_pixels() < 256 || (strided(p) && out_channels >= 256);
+  if (p.channels_last) return true;
+  if (2 * most_out_channels(p) < kChannelBlock) return false;  // half of the lanes would idle
+  // Two or three taps share little of the cost of changing the layout of input and output; im2col
+  // copies whole vectors of long rows.
+  const bool long_rows = p.axes[2].out >= 256 && p.axes[2].stride == 1;
+  return !long_rows || layout_cost(p) / static_cast<double>(p.taps()) < 0.05;
 }
 
 std::unique_ptr<Plan> plan_direct_channels(ConvProblem problem) {

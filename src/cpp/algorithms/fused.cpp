@@ -28,8 +28,8 @@ constexpr std::int64_t kLeastPixels = 128;
 std::unique_ptr<Plan> plan_stage(const ConvProblem& problem, const std::string& algorithm) {
   if (algorithm != "auto" && algorithm != "auto_direct") return make_plan(problem, algorithm);
   if (depthwise_refuses(problem).empty() && depthwise_pays(problem)) return plan_depthwise(problem);
-  if (pointwise_refuses(problem).empty() && !problem.channels_last &&
-      problem.out_pixels() >= kLeastPixels) {
+  if (pointwise_refuses(problem).empty() &&
+      (problem.channels_last || problem.out_pixels() >= kLeastPixels)) {
     return plan_pointwise(problem);
   }
   return plan_im2col_gemm(problem);

@@ -511,7 +511,7 @@ class GroupedPlan final : public Plan {
           args.to = to + slot * columns.pitch + columns.first * kChannelBlock;
           table_.transpose(args);
         } else {
-          BlockRowArgs<T> args{};
+          PixelRowArgs<T> args{};
           args.from = row;
           args.channel_stride = strides.channel;
           args.column_stride = strides.axis[2];
@@ -519,6 +519,7 @@ class GroupedPlan final : public Plan {
           args.column_in = width.in;
           args.padding_mode = p.padding_mode;
           args.phases = args.step = 1;
+          args.pitch = kChannelBlock;
           args.start = columns.start;
           args.count = columns.count;
           args.first = columns.first;
@@ -530,7 +531,7 @@ class GroupedPlan final : public Plan {
             args.first = 0;
             args.to += columns.first * kChannelBlock;
           }
-          table_.block_row[0](args);
+          table_.pixel_row(args);
         }
         slot += run;
       }

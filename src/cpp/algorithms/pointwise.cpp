@@ -1,12 +1,14 @@
 // 1x1 convolution that reads its input where it stands. An input channel serves so few output
-// channels that packing it would cost a noticeable part of the multiplication. Lanes are pixels;
-// the last pixels of an image, and pixels that are not contiguous in an image or that a stride
-// takes from it, are packed all the same.
+// channels that packing it would cost a noticeable part of the multiplication. Here lanes are
+// pixels, in pointwise_channels.cpp they are output channels; the last pixels of an image, and
+// pixels that are not contiguous in an image or that a stride takes from it, are packed all the
+// same.
 #include <algorithm>
 #include <limits>
 
 #include "algorithms/common.hpp"
 #include "algorithms/output.hpp"
+#include "algorithms/pointwise.hpp"
 #include "core/parallel.hpp"
 #include "core/workspace.hpp"
 
@@ -412,11 +414,13 @@ std::string pointwise_refuses(const ConvProblem& problem) {
   return {};
 }
 
-bool pointwise_pays(const ConvProblem& problem) {
+namespace {
+
+// Whether pixels are the better lanes. Lanes that idle past the last pixel, against changing the
+// layout of input and output for lanes of output channels: some 5.5 multiply-add instructions per
+// vector of each, as measured, or 8 with a stride, for a loop that is 1.5 % faster.
+bool lanes_are_pixels(const ConvProblem& problem) {
   if (problem.channels_last || problem.out_pixels() < 16) return false;
-  // Lanes that idle past the last pixel, against changing the layout of input and output for lanes
-  // of output channels: some 5.5 multiply-add instructions per vector of each, as measured, or 8
-  // with a stride, for a loop that is 1.5 % faster.
   const auto pixels = static_cast<double>(problem.out_pixels());
   const double whole = static_cast<double>(ceil_div(problem.out_pixels(), 16) * 16);
   const auto each = [cost = strided(problem) ? 8 : 5.5](std::int64_t channels) {
@@ -426,7 +430,22 @@ bool pointwise_pays(const ConvProblem& problem) {
   return whole == pixels || whole / pixels < 0.985 + layouts;
 }
 
+}  // namespace
+
+bool pointwise_pays(const ConvProblem& problem) {
+  const std::int64_t outs = most_out_channels(problem);
+  // Turning a few rows around is worth it where most lanes of output channels would be empty.
+  if (problem.channels_last) return 3 * outs > kChannelBlock;
+  if (lanes_are_pixels(problem)) return true;
+  // Changing the layout of input and output costs more than im2col where there are few channels,
+  // and less where pixels as lanes would leave many of them idle, or are not contiguous.
+  return 2 * outs >= kChannelBlock &&
+         (most_in_channels(problem) >= 512 || problem.out_pixels() < 256 ||
+          (strided(problem) && outs >= 256));
+}
+
 std::unique_ptr<Plan> plan_pointwise(ConvProblem problem) {
+  if (!lanes_are_pixels(problem)) return plan_pointwise_channels(std::move(problem));
   if (problem.dtype == DataType::float64) {
     return std::make_unique<PointwisePlan<double>>(std::move(problem));
   }

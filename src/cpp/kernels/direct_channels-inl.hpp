@@ -1,10 +1,11 @@
-// Direct convolution where the lanes are output channels: pixels are broadcast from a copy of the
-// input in blocks of channels, in which each tap is a constant offset.
+// Convolution where the lanes are output channels: pixels are broadcast from a copy of the input in
+// blocks of channels, in which each tap is a constant offset, or from where they stand.
 #pragma once
 
 #include "core/padding.hpp"
 #include "kernels/gemm-inl.hpp"
 #include "kernels/kernel_table.hpp"
+#include "kernels/strided-inl.hpp"
 
 namespace pyconv::PYCONV_ISA {
 
@@ -16,7 +17,7 @@ constexpr int channels_rows(int vectors) {
 }
 
 // Adds `count` channels under one tap to rows [kBegin, kEnd) of the sums.
-template <int kPitch, int kBegin, int kEnd, class T, int kRows, int kVectors>
+template <int kBegin, int kEnd, class T, int kRows, int kVectors>
 [[gnu::always_inline]] static inline void add_channels(std::int64_t count, const T* a, const T* b,
                                                        Vec<T> (&sum)[kRows][kVectors]) {
   using V = Vec<T>;
@@ -28,7 +29,7 @@ template <int kPitch, int kBegin, int kEnd, class T, int kRows, int kVectors>
       for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
 #pragma GCC unroll 16
       for (int i = kBegin; i < kEnd; ++i) {
-        const V scale = V::broadcast(a[i * kPitch]);
+        const V scale = V::broadcast(a[i * kChannelBlock]);
 #pragma GCC unroll 4
         for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
       }
@@ -38,7 +39,7 @@ template <int kPitch, int kBegin, int kEnd, class T, int kRows, int kVectors>
   }
 }
 
-template <class T, int kPitch, int kRows, int kVectors>
+template <class T, int kRows, int kVectors>
 void channels_tile(const ChannelsTileArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t kWidth = kVectors * V::lanes;
@@ -65,13 +66,13 @@ void channels_tile(const ChannelsTileArgs<T>& args) {
       }
       const std::int32_t edge = unit->edge & args.edges;
       if (edge == kFirstPixel) {
-        add_channels<kPitch, 1, kRows>(count, a, b, sum);
+        add_channels<1, kRows>(count, a, b, sum);
       } else if (edge == kLastPixel) {
-        add_channels<kPitch, 0, kRows - 1>(count, a, b, sum);
-      } else if (kPitch == kChannelBlock && count == kChannelBlock) {
-        add_channels<kPitch, 0, kRows>(kChannelBlock, a, b, sum);  // a constant is 2 % faster
+        add_channels<0, kRows - 1>(count, a, b, sum);
+      } else if (count == kChannelBlock) {
+        add_channels<0, kRows>(kChannelBlock, a, b, sum);  // a constant is 2 % faster
       } else {
-        add_channels<kPitch, 0, kRows>(count, a, b, sum);
+        add_channels<0, kRows>(count, a, b, sum);
       }
     }
     a_block += args.a_block;
@@ -85,36 +86,87 @@ void channels_tile(const ChannelsTileArgs<T>& args) {
   }
 }
 
-template <class T, int kPitch, int kVectors = kMaxTileVectors, int kRows = channels_rows(kVectors)>
-constexpr void fill_channels_tiles(ChannelsTile<T> (&tiles)[kMaxTileRows][kMaxTileVectors],
-                                   std::int64_t (&most_rows)[kMaxTileVectors]) {
-  tiles[kRows - 1][kVectors - 1] = channels_tile<T, kPitch, kRows, kVectors>;
-  most_rows[kVectors - 1] = channels_rows(kVectors);
+// Rows of a tile in threes, which x86 addresses from one register: a, a + a_row and a + 2 * a_row.
+template <class T, int kRows, int kVectors>
+void window_tile(const WindowTileArgs<T>& args) {
+  using V = Vec<T>;
+  constexpr std::int64_t kLine = 64 / sizeof(T);
+  constexpr int kBases = (kRows + 2) / 3;
+  const std::int64_t a_row = args.a_row;
+  V sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) sum[i][j] = V::zero();
+  }
+  if (args.end) prefetch_outputs<kRows, kVectors>(args.end->out, args.end->out_stride);
+  const T* ahead = args.ahead;
+  const WindowRow* const rows_end = args.rows + args.row_count;
+  for (const WindowRow* row = args.rows; row != rows_end; ++row) {
+    const T* base[kBases];
+#pragma GCC unroll 16
+    for (int i = 0; i < kBases; ++i) base[i] = args.a + row->offset + 3 * i * a_row;
+    const T* b = args.b + row->k * (kVectors * V::lanes);
+    for (std::int64_t begin = 0; begin < args.length; begin += kLine) {
+      for (std::int64_t line = 0; line < args.lines_ahead; ++line, ahead += kLine) {
+        __builtin_prefetch(ahead, 0, 2);
+      }
+      const std::int64_t left = args.length - begin;
+      const T* const b_end = b + (left < kLine ? left : kLine) * (kVectors * V::lanes);
+#pragma GCC unroll 1
+      do {
+        V weights[kVectors];
+#pragma GCC unroll 4
+        for (int j = 0; j < kVectors; ++j) weights[j] = V::load(b + j * V::lanes);
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) {
+          const V scale = V::broadcast(base[i / 3][i % 3 * a_row]);
+#pragma GCC unroll 4
+          for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, weights[j], sum[i][j]);
+        }
+#pragma GCC unroll 16
+        for (const T*& from : base) ++from;
+        b += kVectors * V::lanes;
+      } while (b != b_end);
+    }
+  }
+  if (args.end) return end_tile(sum, *args.end);
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) sum[i][j].store(args.c + i * args.c_stride + j * V::lanes);
+  }
+}
+
+template <class T, int kVectors = kMaxTileVectors, int kRows = channels_rows(kVectors)>
+constexpr void fill_channels_tiles(KernelTable<T>& table) {
+  table.channels_tile[kRows - 1][kVectors - 1] = channels_tile<T, kRows, kVectors>;
+  table.window_tile[kRows - 1][kVectors - 1] = window_tile<T, kRows, kVectors>;
+  table.channels_rows[kVectors - 1] = channels_rows(kVectors);
   if constexpr (kRows > 1) {
-    fill_channels_tiles<T, kPitch, kVectors, kRows - 1>(tiles, most_rows);
+    fill_channels_tiles<T, kVectors, kRows - 1>(table);
   } else if constexpr (kVectors > 1) {
-    fill_channels_tiles<T, kPitch, kVectors - 1>(tiles, most_rows);
+    fill_channels_tiles<T, kVectors - 1>(table);
   }
 }
 
 // Columns [begin, end) of a row whose lanes are contiguous, or kStep apart, in squares that
 // registers transpose.
-template <class T, int kPitch, int kStep>
-static inline void block_squares(const BlockRowArgs<T>& args, const T* from, std::int64_t begin,
+template <class T, int kStep>
+static inline void pixel_squares(const PixelRowArgs<T>& args, const T* from, std::int64_t begin,
                                  std::int64_t end) {
   using V = Vec<T>;
-  constexpr int kBlock = kPitch < V::lanes ? kPitch : V::lanes;
   std::int64_t phase = begin % args.phases;
-  T* to = args.to + begin / args.phases * kPitch;
+  T* to = args.to + begin / args.phases * args.pitch;
   for (std::int64_t j = begin; j < end; j += V::lanes) {
     const int rows = static_cast<int>(end - j < V::lanes ? end - j : V::lanes);
     const auto row_mask = V::mask_range(0, rows);
     const T* const square = from + (j - begin) * kStep;
     std::int64_t next_phase = phase;
     T* next_to = to;
-    for (std::int64_t c = 0; c < args.channels; c += kBlock) {
+    for (std::int64_t c = 0; c < args.channels; c += V::lanes) {
       const std::int64_t left = args.channels - c;
-      const int columns = static_cast<int>(left < kBlock ? left : kBlock);
+      const int columns = static_cast<int>(left < V::lanes ? left : V::lanes);
       V m[V::lanes];
 #pragma GCC unroll 16
       for (int i = 0; i < V::lanes; ++i) {
@@ -128,21 +180,21 @@ static inline void block_squares(const BlockRowArgs<T>& args, const T* from, std
         }
       }
       V::transpose(m);
-      const auto block_mask = V::mask_range(0, kBlock);
+      const auto column_mask = V::mask_range(0, columns);
       next_phase = phase;
       next_to = to;
 #pragma GCC unroll 16
       for (int i = 0; i < V::lanes; ++i) {
         if (i >= rows) break;
         T* const pixel = next_to + next_phase * args.phase_pitch + c;
-        if constexpr (kBlock == V::lanes) {
+        if (columns == V::lanes) {
           m[i].store(pixel);
         } else {
-          m[i].store(block_mask, pixel);
+          m[i].store(column_mask, pixel);
         }
         if (++next_phase == args.phases) {
           next_phase = 0;
-          next_to += kPitch;
+          next_to += args.pitch;
         }
       }
     }
@@ -151,11 +203,11 @@ static inline void block_squares(const BlockRowArgs<T>& args, const T* from, std
   }
 }
 
-template <class T, int kPitch>
-void block_row(const BlockRowArgs<T>& args) {
+template <class T>
+void pixel_row(const PixelRowArgs<T>& args) {
   using V = Vec<T>;
   const auto at = [&](std::int64_t j) {
-    return args.to + j % args.phases * args.phase_pitch + j / args.phases * kPitch;
+    return args.to + j % args.phases * args.phase_pitch + j / args.phases * args.pitch;
   };
   const auto pad = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t j = begin; j < end; ++j) {
@@ -172,7 +224,10 @@ void block_row(const BlockRowArgs<T>& args) {
   if (args.first < args.last) {
     const T* from = args.from + (args.start + args.first * args.step) * args.column_stride;
     const std::int64_t step = args.step * args.column_stride;
-    if (args.channel_stride == 1) {
+    if (args.channel_stride == 1 && args.phases == 1 && step == args.pitch &&
+        args.channels == args.pitch) {
+      copy_strided((args.last - args.first) * args.pitch, from, 1, at(args.first));
+    } else if (args.channel_stride == 1) {
       const std::int64_t whole = args.channels / V::lanes * V::lanes;
       const auto tail = V::mask_range(0, static_cast<int>(args.channels - whole));
       for (std::int64_t phase = 0; phase < args.phases; ++phase) {
@@ -183,13 +238,13 @@ void block_row(const BlockRowArgs<T>& args) {
           for (std::int64_t c = 0; c < whole; c += V::lanes) V::load(pixel + c).store(to + c);
           if (whole < args.channels) V::load_or_zero(tail, pixel + whole).store(tail, to + whole);
           pixel += args.phases * step;
-          to += kPitch;
+          to += args.pitch;
         }
       }
     } else if (step == 1) {
-      block_squares<T, kPitch, 1>(args, from, args.first, args.last);
+      pixel_squares<T, 1>(args, from, args.first, args.last);
     } else if (step == 2) {
-      block_squares<T, kPitch, 2>(args, from, args.first, args.last);
+      pixel_squares<T, 2>(args, from, args.first, args.last);
     } else {
       for (std::int64_t j = args.first; j < args.last; ++j, from += step) {
         T* const to = at(j);
@@ -202,10 +257,8 @@ void block_row(const BlockRowArgs<T>& args) {
 
 template <class T>
 constexpr void fill_channels(KernelTable<T>& table) {
-  fill_channels_tiles<T, kChannelBlock>(table.channels_tile[0], table.channels_rows);
-  fill_channels_tiles<T, kNarrowPitch>(table.channels_tile[1], table.channels_rows);
-  table.block_row[0] = block_row<T, kChannelBlock>;
-  table.block_row[1] = block_row<T, kNarrowPitch>;
+  fill_channels_tiles<T>(table);
+  table.pixel_row = pixel_row<T>;
 }
 
 }  // namespace pyconv::PYCONV_ISA

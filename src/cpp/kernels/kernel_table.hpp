@@ -119,11 +119,11 @@ struct TapUnit {
   std::int16_t edge;
 };
 
-// Pixels stand next to each other, `pitch` elements apart, each with the channels of one block of
-// kChannelBlock; blocks are a_block elements apart. With width = vectors * lanes,
+// Pixels stand next to each other, kChannelBlock elements apart, each with the channels of one
+// block; blocks are a_block elements apart. With width = vectors * lanes,
 //     sum[i][j] = (accumulate ? c[i * c_stride + j] : +0), then in this order
 //     for block, for unit, for channel of the block:
-//         sum[i][j] = fma(a[block * a_block + unit.offset + i * pitch + channel],
+//         sum[i][j] = fma(a[block * a_block + unit.offset + i * kChannelBlock + channel],
 //                         b[((block * kChannelBlock) * taps + unit.tap * n + channel) * width + j],
 //                         sum[i][j])
 // for i < rows and j < width, where n is the number of channels of the block. The first (last) i is
@@ -151,16 +151,45 @@ struct ChannelsTileArgs {
 template <class T>
 using ChannelsTile = void (*)(const ChannelsTileArgs<T>& args);
 
-// Pitches of pixels, in elements: of any channels, and of at most kNarrowPitch.
-inline constexpr std::int64_t kNarrowPitch = 4;
-inline constexpr int kPitches = 2;
+// Consecutive elements of the input that are consecutive k: from `offset` on, which is relative to
+// a tile's first pixel.
+struct WindowRow {
+  std::int32_t offset;
+  std::int32_t k;
+};
 
-// The columns of one input row under `channels` <= pitch channels, as ChannelsTileArgs wants them:
-//     to[j % phases * phase_pitch + j / phases * pitch + c] = from[c][start + j * step]
-// for j < count, as padding extends the row of column_in elements. Exactly first <= j < last lie
-// inside it. Elements of `to` between channels and pitch may change.
+// Pixels stand a_row elements apart, and each meets rows of `length` elements. With width = vectors
+// * lanes,
+//     sum[i][j] = +0, then for row, for k in [0, length) in this order:
+//         sum[i][j] = fma(a[i * a_row + row.offset + k], b[(row.k + k) * width + j], sum[i][j])
+// for i < rows and j < width. The sums go to c, or where `end` says if it is not null. For every 64
+// bytes of every row, prefetches so many further cache lines from `ahead`, which need not be
+// readable.
 template <class T>
-struct BlockRowArgs {
+struct WindowTileArgs {
+  const T* a;
+  std::int64_t a_row;
+  const WindowRow* rows;
+  std::int64_t row_count;
+  std::int64_t length;
+  const T* b;
+  T* c;
+  std::int64_t c_stride;
+  const T* ahead;
+  std::int64_t lines_ahead;
+  const TileEnd<T>* end;
+};
+
+template <class T>
+using WindowTile = void (*)(const WindowTileArgs<T>& args);
+
+// The columns of one input row under some channels, as ChannelsTileArgs and WindowTileArgs want
+// them:
+//     to[j % phases * phase_pitch + j / phases * pitch + c] = from[c][start + j * step]
+// for j < count and c < channels, as padding extends the row of column_in elements. Exactly
+// first <= j < last lie inside it.
+template <class T>
+struct PixelRowArgs {
   const T* from;
   std::int64_t channel_stride;
   std::int64_t column_stride;
@@ -174,6 +203,7 @@ struct BlockRowArgs {
   PaddingMode padding_mode;
   std::int64_t phases;
   std::int64_t phase_pitch;
+  std::int64_t pitch;
   T* to;
 };
 
@@ -619,10 +649,11 @@ struct KernelTable {
   std::int64_t direct_vectors[kMaxTileRows];
   void (*pad_plane)(const PadPlaneArgs<T>&);
 
-  // [pitch][rows - 1][vectors - 1], and the largest rows for [vectors - 1].
-  ChannelsTile<T> channels_tile[kPitches][kMaxTileRows][kMaxTileVectors];
+  // [rows - 1][vectors - 1], and the largest rows for [vectors - 1].
+  ChannelsTile<T> channels_tile[kMaxTileRows][kMaxTileVectors];
+  WindowTile<T> window_tile[kMaxTileRows][kMaxTileVectors];
   std::int64_t channels_rows[kMaxTileVectors];
-  void (*block_row[kPitches])(const BlockRowArgs<T>&);
+  void (*pixel_row)(const PixelRowArgs<T>&);
 
   // Pixels become lanes: [column panel][k][width], k from k_begin, lanes without a pixel are zero.
   void (*pack_pixel_columns)(const PackArgs<T>&, const ColumnArgs&);

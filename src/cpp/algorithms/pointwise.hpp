@@ -1,0 +1,11 @@
+// The halves of "pointwise".
+#pragma once
+
+#include "algorithms/algorithm.hpp"
+
+namespace pyconv {
+
+// Where lanes are output channels.
+std::unique_ptr<Plan> plan_pointwise_channels(ConvProblem problem);
+
+}  // namespace pyconv

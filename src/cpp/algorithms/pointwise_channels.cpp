@@ -1,0 +1,317 @@
+// 1x1 convolution of channels-last images, whose lanes are output channels: a tile broadcasts its
+// pixels from where they stand. Pixels whose channels are not contiguous, or that would share a set
+// of the L1 cache, are copied first.
+#include <algorithm>
+
+#include "algorithms/common.hpp"
+#include "algorithms/output.hpp"
+#include "algorithms/pointwise.hpp"
+#include "core/parallel.hpp"
+#include "core/workspace.hpp"
+
+namespace pyconv {
+namespace {
+
+// The pixels of a task, and their outputs: each a quarter of a 1 MiB L2 cache, unless so few pixels
+// share the weights that these would come from beyond it too often.
+constexpr std::int64_t kBlockBytes = 256 << 10;
+constexpr std::int64_t kFewestBytes = 1 << 20;
+constexpr std::int64_t kFewestPixels = 56;
+constexpr std::int64_t kMostPixels = 1024;
+
+template <class T>
+class PointwiseChannelsPlan final : public RowsPlan {
+ public:
+  explicit PointwiseChannelsPlan(ConvProblem problem_in)
+      : RowsPlan(std::move(problem_in)), table_(kernels<T>()) {
+    const ConvProblem& p = problem();
+    const std::int64_t element = sizeof(T);
+    for (const Group& group : p.groups) {
+      const std::int64_t vectors = ceil_div(group.out_channels, table_.lanes);
+      groups_.push_back({Split::by_limit(vectors, table_.tile_vectors), packed_elements_});
+      packed_elements_ += vectors * table_.lanes * group.in_channels;
+    }
+    const std::int64_t in_bytes = std::max<std::int64_t>(1, most_in_channels(p)) * element;
+    const std::int64_t out_bytes = std::max<std::int64_t>(1, most_out_channels(p)) * element;
+    pixels_ = std::clamp<std::int64_t>(kBlockBytes / std::max(in_bytes, out_bytes), 1, kMostPixels);
+    pixels_ = std::max(pixels_, std::min(kFewestPixels, kFewestBytes / in_bytes));
+    pitch_ = in_bytes / element;
+    if (shares_a_set(pitch_)) pitch_ += kAlignment / element;
+  }
+
+  std::string name() const override { return "pointwise"; }
+  std::string packing() const override { return "channels"; }
+
+  std::size_t packed_bytes() const override {
+    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
+  }
+
+  void pack(const std::vector<WeightView>& weights, void* packed) const override {
+    for (std::size_t g = 0; g < weights.size(); ++g) {
+      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].panels, table_.lanes,
+                  table_, static_cast<T*>(packed) + groups_[g].packed_offset);
+    }
+  }
+
+  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
+
+  std::size_t workspace_bytes(int threads) const override {
+    return static_cast<std::size_t>(threads) * carve(nullptr).bytes;
+  }
+
+  std::string tile() const override {
+    std::int64_t vectors = 0;
+    for (const GroupPlan& group : groups_) vectors = std::max(vectors, group.panels.largest());
+    if (vectors < 1) return "none";
+    return std::to_string(table_.channels_rows[vectors - 1]) + " pixels x " +
+           std::to_string(vectors * table_.lanes) + " channels";
+  }
+
+  std::string reason() const override {
+    return "a 1x1 kernel reads its input where it stands; lanes are output channels";
+  }
+
+  void run(const ConvArrays& arrays, int threads) const override {
+    const ConvProblem& p = problem();
+    if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
+    const std::size_t bytes = carve(nullptr).bytes;
+    const Workspace workspace(bytes * static_cast<std::size_t>(threads));
+    const Reading reading = make_reading(arrays);
+    const auto groups = static_cast<std::int64_t>(p.groups.size());
+    // Whole rows, where pixels of two are in no tile together.
+    const std::int64_t width = p.axes[2].out;
+    const std::int64_t unit = !reading.flat && width <= pixels_ ? width : 1;
+    const std::int64_t units = p.out_pixels() / unit;
+    const std::int64_t tiles = unit > 1 ? units : ceil_div(units, 8);
+    const Split blocks = Split::by_count(
+        units, even_blocks(ceil_div(units, pixels_ / unit), p.batch * groups, tiles, threads));
+    parallel_for(p.batch * groups * blocks.count(), threads, [&](std::int64_t task, int thread) {
+      const std::int64_t block = task % blocks.count();
+      Place at;
+      at.group = static_cast<std::size_t>(task / blocks.count() % groups);
+      at.image = task / blocks.count() / groups;
+      at.begin = blocks.begin(block) * unit;
+      at.end = blocks.end(block) * unit;
+      run_task(arrays, at, reading,
+               carve(workspace.get() + static_cast<std::size_t>(thread) * bytes));
+    });
+  }
+
+  std::size_t rows_workspace_bytes() const override { return workspace_bytes(1); }
+
+  void run_rows(const ConvArrays& arrays, std::int64_t begin, std::int64_t end,
+                void* workspace) const override {
+    const std::int64_t width = problem().axes[2].out;
+    const Reading reading = make_reading(arrays);
+    const Split blocks = Split::by_limit((end - begin) * width, pixels_);
+    for (std::size_t group = 0; group < groups_.size(); ++group) {
+      for (std::int64_t block = 0; block < blocks.count(); ++block) {
+        const Place at{0, group, begin * width + blocks.begin(block),
+                       begin * width + blocks.end(block)};
+        run_task(arrays, at, reading, carve(workspace));
+      }
+    }
+  }
+
+ private:
+  struct GroupPlan {
+    Split panels;  // of vectors of output channels
+    std::int64_t packed_offset;
+  };
+
+  struct Scratch {
+    T* copy;
+    T* sums;
+    std::size_t bytes;
+  };
+
+  // How all tasks of a call meet its arrays.
+  struct Reading {
+    bool flat;      // all pixels of each array are equally far from the next
+    bool in_place;  // without a copy of the input
+    bool ends;      // in registers
+    std::int64_t x_step;
+    std::int64_t out_step;
+    std::int64_t residual_step;
+  };
+
+  // Pixels [begin, end) of one group of one image.
+  struct Place {
+    std::int64_t image;
+    std::size_t group;
+    std::int64_t begin;
+    std::int64_t end;
+  };
+
+  // Pixels a multiple of 4 KiB apart share a set of the L1 cache: more than its 8 ways would throw
+  // each other out.
+  static bool shares_a_set(std::int64_t step) { return step * std::int64_t(sizeof(T)) % 4096 == 0; }
+
+  Scratch carve(void* base) const {
+    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+    Carver carver(base);
+    Scratch scratch;
+    scratch.copy = carver.take<T>(size(pixels_ * pitch_));
+    scratch.sums = carver.take<T>(size(pixels_ * table_.tile_vectors * table_.lanes));
+    scratch.bytes = carver.used();
+    return scratch;
+  }
+
+  // The strides of the input from each output pixel to the next.
+  Strides x_steps(const ConvArrays& arrays) const {
+    Strides steps = arrays.x_strides;
+    for (std::size_t axis = 0; axis < kSpatialAxes; ++axis) {
+      const Axis& along = problem().axes[axis];
+      if (along.out > 1) steps.axis[axis] *= along.stride;
+    }
+    return steps;
+  }
+
+  Reading make_reading(const ConvArrays& arrays) const {
+    const ConvProblem& p = problem();
+    const Strides steps = x_steps(arrays);
+    const auto x = pixel_stride(p, steps);
+    const auto out = pixel_stride(p, arrays.out_strides);
+    const auto residual = pixel_stride(p, arrays.residual_strides);
+    Reading reading;
+    reading.flat = x && out && (!arrays.residual || residual);
+    reading.x_step = reading.flat ? *x : steps.axis[2];
+    reading.out_step = reading.flat ? *out : arrays.out_strides.axis[2];
+    reading.residual_step = reading.flat && residual ? *residual : arrays.residual_strides.axis[2];
+    reading.in_place = steps.channel == 1 && !shares_a_set(reading.x_step);
+    reading.ends = channels_end_in_output(p, arrays);
+    return reading;
+  }
+
+  // Where a pixel stands, given the strides of pixels.
+  std::int64_t offset(const Strides& strides, std::int64_t pixel) const {
+    const std::int64_t height = problem().axes[1].out;
+    const std::int64_t width = problem().axes[2].out;
+    const std::int64_t row = pixel / width;
+    return row / height * strides.axis[0] + row % height * strides.axis[1] +
+           pixel % width * strides.axis[2];
+  }
+
+  void run_task(const ConvArrays& arrays, const Place& at, const Reading& reading,
+                const Scratch& scratch) const {
+    const std::int64_t width = problem().axes[2].out;
+    for (std::int64_t pixel = at.begin; pixel < at.end;) {
+      Place run = at;
+      run.begin = pixel;
+      if (!reading.flat) run.end = std::min(at.end, (pixel / width + 1) * width);
+      run_pixels(arrays, run, reading, scratch);
+      pixel = run.end;
+    }
+  }
+
+  // Pixels that are equally far from each other.
+  void run_pixels(const ConvArrays& arrays, const Place& at, const Reading& reading,
+                  const Scratch& scratch) const {
+    const Group& group = problem().groups[at.group];
+    const Strides steps = x_steps(arrays);
+    const std::int64_t count = at.end - at.begin;
+    WindowTileArgs<T> tile{};
+    tile.a = static_cast<const T*>(arrays.x) + at.image * steps.batch +
+             group.in_begin * steps.channel + offset(steps, at.begin);
+    tile.a_row = reading.x_step;
+    if (!reading.in_place) {
+      PixelRowArgs<T> copy{};
+      copy.channel_stride = steps.channel;
+      copy.column_stride = reading.x_step;
+      copy.column_in = copy.count = copy.last = count;
+      copy.step = copy.phases = 1;
+      copy.pitch = pitch_;
+      // A few channels at a time: no prefetcher follows all of their planes.
+      const std::int64_t block = steps.channel == 1 ? group.in_channels : kChannelBlock;
+      for (std::int64_t c = 0; c < group.in_channels; c += block) {
+        copy.from = tile.a + c * steps.channel;
+        copy.channels = std::min(block, group.in_channels - c);
+        copy.to = scratch.copy + c;
+        table_.pixel_row(copy);
+      }
+      tile.a = scratch.copy;
+      tile.a_row = pitch_;
+    }
+    const WindowRow channels{0, 0};
+    tile.rows = &channels;
+    tile.row_count = 1;
+    tile.length = group.in_channels;
+    const Split& panels = groups_[at.group].panels;
+    for (std::int64_t panel = 0; panel < panels.count(); ++panel) {
+      run_panel(arrays, at, reading, tile, panel, scratch);
+    }
+  }
+
+  void run_panel(const ConvArrays& arrays, const Place& at, const Reading& reading,
+                 WindowTileArgs<T> tile, std::int64_t panel, const Scratch& scratch) const {
+    const Group& group = problem().groups[at.group];
+    const GroupPlan& plan = groups_[at.group];
+    const std::int64_t vectors = plan.panels.size(panel);
+    const std::int64_t width = vectors * table_.lanes;
+    const std::int64_t first = plan.panels.begin(panel) * table_.lanes;
+    const std::int64_t channels = std::min(width, group.out_channels - first);
+    const std::int64_t channel = group.out_begin + first;
+    tile.b = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset +
+             first * group.in_channels;
+    tile.c_stride = width;
+    TileEnd<T> end{};
+    if (reading.ends) {
+      const Clamp clamp = *clamp_of(problem().activation);
+      end.low = static_cast<T>(clamp.low);
+      end.high = static_cast<T>(clamp.high);
+      if (arrays.bias) end.bias = static_cast<const T*>(arrays.bias) + channel;
+      end.bias_per_column = true;
+      end.residual_stride = reading.residual_step;
+      end.out_stride = reading.out_step;
+      end.tail = channels - width + table_.lanes;
+      tile.end = &end;
+    }
+    const auto place = [&](const Strides& strides) {
+      return at.image * strides.batch + channel + offset(strides, at.begin);
+    };
+    const std::int64_t residual = arrays.residual ? place(arrays.residual_strides) : 0;
+    const std::int64_t out = place(arrays.out_strides);
+    const T* const pixels = tile.a;
+    const Split tiles = Split::by_limit(at.end - at.begin, table_.channels_rows[vectors - 1]);
+    for (std::int64_t part = 0; part < tiles.count(); ++part) {
+      const std::int64_t pixel = tiles.begin(part);
+      tile.a = pixels + pixel * tile.a_row;
+      // The first panel meets pixels that no cache has, perhaps.
+      if (panel == 0 && reading.in_place) {
+        tile.ahead = pixels + tiles.end(part) * tile.a_row;
+        tile.lines_ahead = tiles.size(part);
+      }
+      if (reading.ends) {
+        if (arrays.residual) {
+          end.residual =
+              static_cast<const T*>(arrays.residual) + residual + pixel * reading.residual_step;
+        }
+        end.out = static_cast<T*>(arrays.out) + out + pixel * reading.out_step;
+      } else {
+        tile.c = scratch.sums + pixel * width;
+      }
+      table_.window_tile[tiles.size(part) - 1][vectors - 1](tile);
+    }
+    if (reading.ends) return;
+    const SumsBlock<T> sums{scratch.sums, width,    true,     at.image,
+                            channel,      channels, at.begin, at.end};
+    send_sums(problem(), table_, arrays, sums);
+  }
+
+  const KernelTable<T>& table_;
+  std::vector<GroupPlan> groups_;
+  std::int64_t packed_elements_ = 0;
+  std::int64_t pixels_ = 1;  // of a task
+  std::int64_t pitch_ = 1;   // of copied pixels
+};
+
+}  // namespace
+
+std::unique_ptr<Plan> plan_pointwise_channels(ConvProblem problem) {
+  if (problem.dtype == DataType::float64) {
+    return std::make_unique<PointwiseChannelsPlan<double>>(std::move(problem));
+  }
+  return std::make_unique<PointwiseChannelsPlan<float>>(std::move(problem));
+}
+
+}  // namespace pyconv
