@@ -474,6 +474,8 @@ class DirectChannelsPlan final : public Plan {
     args.phases = phases_;
     args.phase_pitch = l.phase_pitch;
     args.pitch = pitch_;
+    args.block_pitch = l.block_pitch;
+    args.channels = end - begin;
     args.step = column_step_;
     const std::int64_t skipped = copy_begin(at);
     args.start = at.column * width.stride - width.pad_before + skipped;
@@ -503,15 +505,9 @@ class DirectChannelsPlan final : public Plan {
         for (std::int64_t d = 0; d < axes_[0].kernel; ++d) {
           const std::int64_t depth = input_depth(at, d);
           if (depth < 0) continue;
-          const T* const from = image + depth * strides.axis[0] + row * strides.axis[1];
-          T* const to = scratch.copy + d * l.depth_pitch + slot * l.row_pitch;
-          for (std::int64_t c = begin; c < end; c += kChannelBlock) {
-            const std::int64_t block = (c - begin) / kChannelBlock;
-            args.from = from + block * kChannelBlock * args.channel_stride;
-            args.channels = std::min(kChannelBlock, end - c);
-            args.to = to + block * l.block_pitch;
-            table_.pixel_row(args);
-          }
+          args.from = image + depth * strides.axis[0] + row * strides.axis[1];
+          args.to = scratch.copy + d * l.depth_pitch + slot * l.row_pitch;
+          table_.pixel_row(args);
         }
         scratch.slots[relative] = slot++;
       }

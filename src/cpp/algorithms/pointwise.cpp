@@ -434,8 +434,14 @@ bool lanes_are_pixels(const ConvProblem& problem) {
 
 bool pointwise_pays(const ConvProblem& problem) {
   const std::int64_t outs = most_out_channels(problem);
-  // Turning a few rows around is worth it where most lanes of output channels would be empty.
-  if (problem.channels_last) return 3 * outs > kChannelBlock;
+  if (problem.channels_last) {
+    // Turning a few rows around is worth it where most lanes of output channels would be empty, but
+    // not where no cache holds the image.
+    return 3 * outs > kChannelBlock ||
+           static_cast<double>(most_in_channels(problem)) *
+                   static_cast<double>(problem.out_pixels()) * sizeof(float) >
+               kFarBytes;
+  }
   if (lanes_are_pixels(problem)) return true;
   // Changing the layout of input and output costs more than im2col where there are few channels,
   // and less where pixels as lanes would leave many of them idle, or are not contiguous.

@@ -221,14 +221,11 @@ class PointwiseChannelsPlan final : public RowsPlan {
       copy.column_in = copy.count = copy.last = count;
       copy.step = copy.phases = 1;
       copy.pitch = pitch_;
-      // A few channels at a time: no prefetcher follows all of their planes.
-      const std::int64_t block = steps.channel == 1 ? group.in_channels : kChannelBlock;
-      for (std::int64_t c = 0; c < group.in_channels; c += block) {
-        copy.from = tile.a + c * steps.channel;
-        copy.channels = std::min(block, group.in_channels - c);
-        copy.to = scratch.copy + c;
-        table_.pixel_row(copy);
-      }
+      copy.block_pitch = kChannelBlock;
+      copy.channels = group.in_channels;
+      copy.from = tile.a;
+      copy.to = scratch.copy;
+      table_.pixel_row(copy);
       tile.a = scratch.copy;
       tile.a_row = pitch_;
     }

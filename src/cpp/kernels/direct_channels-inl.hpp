@@ -150,106 +150,110 @@ constexpr void fill_channels_tiles(KernelTable<T>& table) {
   }
 }
 
-// Columns [begin, end) of a row whose lanes are contiguous, or kStep apart, in squares that
-// registers transpose.
+// Columns [first, last) of a row whose lanes are contiguous, or kStep apart, in squares that
+// registers transpose. A few channels after the other: no prefetcher follows all of their planes.
 template <class T, int kStep>
-static inline void pixel_squares(const PixelRowArgs<T>& args, const T* from, std::int64_t begin,
-                                 std::int64_t end) {
+static inline void pixel_squares(const PixelRowArgs<T>& args, const T* from) {
   using V = Vec<T>;
-  std::int64_t phase = begin % args.phases;
-  T* to = args.to + begin / args.phases * args.pitch;
-  for (std::int64_t j = begin; j < end; j += V::lanes) {
-    const int rows = static_cast<int>(end - j < V::lanes ? end - j : V::lanes);
-    const auto row_mask = V::mask_range(0, rows);
-    const T* const square = from + (j - begin) * kStep;
-    std::int64_t next_phase = phase;
-    T* next_to = to;
-    for (std::int64_t c = 0; c < args.channels; c += V::lanes) {
-      const std::int64_t left = args.channels - c;
-      const int columns = static_cast<int>(left < V::lanes ? left : V::lanes);
+  for (std::int64_t c = 0; c < args.channels; c += V::lanes) {
+    const T* const planes = from + c * args.channel_stride;
+    T* const block = args.to + c / kChannelBlock * args.block_pitch + c % kChannelBlock;
+    const std::int64_t left = args.channels - c;
+    const int columns = static_cast<int>(left < V::lanes ? left : V::lanes);
+    const auto column_mask = V::mask_range(0, columns);
+    std::int64_t phase = args.first % args.phases;
+    T* to = block + args.first / args.phases * args.pitch;
+    for (std::int64_t j = args.first; j < args.last; j += V::lanes) {
+      const int rows = static_cast<int>(args.last - j < V::lanes ? args.last - j : V::lanes);
+      const auto row_mask = V::mask_range(0, rows);
+      const T* const square = planes + (j - args.first) * kStep;
       V m[V::lanes];
 #pragma GCC unroll 16
       for (int i = 0; i < V::lanes; ++i) {
+        const T* const row = square + i * args.channel_stride;
         if (i >= columns) {
           m[i] = V::zero();
         } else if constexpr (kStep == 2) {
-          m[i] = V::load_even(V::zero(), 0, rows, square + (c + i) * args.channel_stride);
+          m[i] = V::load_even(V::zero(), 0, rows, row);
         } else {
-          const T* const row = square + (c + i) * args.channel_stride;
           m[i] = rows == V::lanes ? V::load(row) : V::load(V::zero(), row_mask, row);
         }
       }
       V::transpose(m);
-      const auto column_mask = V::mask_range(0, columns);
-      next_phase = phase;
-      next_to = to;
 #pragma GCC unroll 16
       for (int i = 0; i < V::lanes; ++i) {
         if (i >= rows) break;
-        T* const pixel = next_to + next_phase * args.phase_pitch + c;
         if (columns == V::lanes) {
-          m[i].store(pixel);
+          m[i].store(to + phase * args.phase_pitch);
         } else {
-          m[i].store(column_mask, pixel);
+          m[i].store(column_mask, to + phase * args.phase_pitch);
         }
-        if (++next_phase == args.phases) {
-          next_phase = 0;
-          next_to += args.pitch;
+        if (++phase == args.phases) {
+          phase = 0;
+          to += args.pitch;
         }
       }
     }
-    phase = next_phase;
-    to = next_to;
+  }
+}
+
+// Columns [first, last) of a row whose channels are contiguous.
+template <class T>
+static inline void pixel_lines(const PixelRowArgs<T>& args, const T* from, std::int64_t step) {
+  using V = Vec<T>;
+  const std::int64_t whole = args.channels / V::lanes * V::lanes;
+  const auto tail = V::mask_range(0, static_cast<int>(args.channels - whole));
+  constexpr std::int64_t block = kChannelBlock;
+  std::int64_t phase = args.first % args.phases;
+  T* to = args.to + args.first / args.phases * args.pitch;
+  for (std::int64_t j = args.first; j < args.last; ++j, from += step) {
+    T* const pixel = to + phase * args.phase_pitch;
+    for (std::int64_t c = 0; c < whole; c += V::lanes) {
+      V::load(from + c).store(pixel + c / block * args.block_pitch + c % block);
+    }
+    if (whole < args.channels) {
+      V::load_or_zero(tail, from + whole)
+          .store(tail, pixel + whole / block * args.block_pitch + whole % block);
+    }
+    if (++phase == args.phases) {
+      phase = 0;
+      to += args.pitch;
+    }
   }
 }
 
 template <class T>
 void pixel_row(const PixelRowArgs<T>& args) {
-  using V = Vec<T>;
-  const auto at = [&](std::int64_t j) {
-    return args.to + j % args.phases * args.phase_pitch + j / args.phases * args.pitch;
+  const auto copy = [&](std::int64_t j, const T* from) {
+    T* const to = args.to + j % args.phases * args.phase_pitch + j / args.phases * args.pitch;
+    for (std::int64_t c = 0; c < args.channels; ++c) {
+      to[c / kChannelBlock * args.block_pitch + c % kChannelBlock] =
+          from ? from[c * args.channel_stride] : T(0);
+    }
   };
   const auto pad = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t j = begin; j < end; ++j) {
       const std::int64_t column =
           padded_index(args.start + j * args.step, args.column_in, args.padding_mode);
-      T* const to = at(j);
-      for (std::int64_t c = 0; c < args.channels; ++c) {
-        to[c] =
-            column < 0 ? T(0) : args.from[column * args.column_stride + c * args.channel_stride];
-      }
+      copy(j, column < 0 ? nullptr : args.from + column * args.column_stride);
     }
   };
   pad(0, args.first);
   if (args.first < args.last) {
     const T* from = args.from + (args.start + args.first * args.step) * args.column_stride;
     const std::int64_t step = args.step * args.column_stride;
-    if (args.channel_stride == 1 && args.phases == 1 && step == args.pitch &&
-        args.channels == args.pitch) {
-      copy_strided((args.last - args.first) * args.pitch, from, 1, at(args.first));
+    const bool dense = args.phases == 1 && args.channels <= kChannelBlock &&
+                       args.channels == args.pitch && args.channels == step;
+    if (args.channel_stride == 1 && dense) {
+      copy_strided((args.last - args.first) * step, from, 1, args.to + args.first * args.pitch);
     } else if (args.channel_stride == 1) {
-      const std::int64_t whole = args.channels / V::lanes * V::lanes;
-      const auto tail = V::mask_range(0, static_cast<int>(args.channels - whole));
-      for (std::int64_t phase = 0; phase < args.phases; ++phase) {
-        const std::int64_t skip = (phase - args.first % args.phases + args.phases) % args.phases;
-        T* to = at(args.first + skip);
-        const T* pixel = from + skip * step;
-        for (std::int64_t j = args.first + skip; j < args.last; j += args.phases) {
-          for (std::int64_t c = 0; c < whole; c += V::lanes) V::load(pixel + c).store(to + c);
-          if (whole < args.channels) V::load_or_zero(tail, pixel + whole).store(tail, to + whole);
-          pixel += args.phases * step;
-          to += args.pitch;
-        }
-      }
+      pixel_lines(args, from, step);
     } else if (step == 1) {
-      pixel_squares<T, 1>(args, from, args.first, args.last);
+      pixel_squares<T, 1>(args, from);
     } else if (step == 2) {
-      pixel_squares<T, 2>(args, from, args.first, args.last);
+      pixel_squares<T, 2>(args, from);
     } else {
-      for (std::int64_t j = args.first; j < args.last; ++j, from += step) {
-        T* const to = at(j);
-        for (std::int64_t c = 0; c < args.channels; ++c) to[c] = from[c * args.channel_stride];
-      }
+      for (std::int64_t j = args.first; j < args.last; ++j, from += step) copy(j, from);
     }
   }
   pad(args.last, args.count);

@@ -185,7 +185,8 @@ using WindowTile = void (*)(const WindowTileArgs<T>& args);
 
 // The columns of one input row under some channels, as ChannelsTileArgs and WindowTileArgs want
 // them:
-//     to[j % phases * phase_pitch + j / phases * pitch + c] = from[c][start + j * step]
+//     to[c / kChannelBlock * block_pitch + j % phases * phase_pitch + j / phases * pitch +
+//        c % kChannelBlock] = from[c][start + j * step]
 // for j < count and c < channels, as padding extends the row of column_in elements. Exactly
 // first <= j < last lie inside it.
 template <class T>
@@ -204,6 +205,7 @@ struct PixelRowArgs {
   std::int64_t phases;
   std::int64_t phase_pitch;
   std::int64_t pitch;
+  std::int64_t block_pitch;
   T* to;
 };
 
