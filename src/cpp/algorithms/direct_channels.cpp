@@ -601,53 +601,54 @@ class DirectChannelsPlan final : public Plan {
       tile.ahead = tile.b + elements;
       lines = ceil_div(elements, line * tiles);
     }
+    WindowTileArgs<T> window{};
+    window.a_row = pixel_step_ * pitch_;
+    window.length = row_taps_ * pitch_;
+    window.b = tile.b;
+    window.c_stride = tile.c_stride;
+    window.end = tile.end;
+    const std::int64_t stops =
+        narrow_ ? ceil_div(window.length, line) : ceil_div(tile.channels, kChannelBlock);
+    const T* ahead = tile.ahead;
     for (std::int64_t r = 0; r < at.rows; ++r) {
+      const auto row_offset = [&](const Strides& strides) {
+        return at.image * strides.batch + channel + at.depth * strides.axis[0] +
+               (at.row + r) * strides.axis[1];
+      };
+      const std::int64_t out_row = row_offset(arrays.out_strides);
+      const std::int64_t residual_row = row_offset(arrays.residual_strides);
       for (const Band& band : bands_) {
-        tile.units = scratch.units + unit;
-        const WindowRow* const window_rows = scratch.window_rows + unit;
-        tile.unit_count = *unit_end - unit;
+        const std::int32_t begin = unit;
         unit = *unit_end++;
+        tile.units = scratch.units + begin;
+        window.rows = scratch.window_rows + begin;
+        tile.unit_count = window.row_count = unit - begin;
+        tile.lines_ahead = window.lines_ahead =
+            ceil_div(lines, std::max<std::int64_t>(1, stops * tile.unit_count));
         const std::int64_t first = std::max(band.begin, at.column);
         const Split columns = columns_of(band);
-        const std::int64_t stops =
-            narrow_ ? ceil_div(row_taps_ * pitch_, line) : ceil_div(tile.channels, kChannelBlock);
-        tile.lines_ahead = ceil_div(lines, std::max<std::int64_t>(1, stops * tile.unit_count));
         for (std::int64_t part = 0; part < columns.count(); ++part) {
           const std::int64_t column = first + columns.begin(part);
+          const std::int64_t count = columns.size(part);
           const std::int64_t in_block = column - at.column;
-          tile.edges = (column == 0 ? kFirstPixel : kNoEdge) |
-                       (column + columns.size(part) == axes_[2].out ? kLastPixel : kNoEdge);
-          tile.a = copy + in_block * pixel_step_ * pitch_;
-          tile.c = sums + (r * at.columns + in_block) * tile.c_stride;
+          tile.a = window.a = copy + in_block * window.a_row;
+          tile.c = window.c = sums + (r * at.columns + in_block) * tile.c_stride;
+          tile.ahead = window.ahead = ahead;
+          ahead += lines * line;
           if (tile.end) {
-            const auto offset = [&](const Strides& strides) {
-              return at.image * strides.batch + channel + at.depth * strides.axis[0] +
-                     (at.row + r) * strides.axis[1] + column * strides.axis[2];
-            };
-            tile_end.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
+            tile_end.out = static_cast<T*>(arrays.out) + out_row + column * tile_end.out_stride;
             if (arrays.residual) {
-              tile_end.residual =
-                  static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
+              tile_end.residual = static_cast<const T*>(arrays.residual) + residual_row +
+                                  column * tile_end.residual_stride;
             }
           }
           if (narrow_) {
-            WindowTileArgs<T> narrow{};
-            narrow.a = tile.a;
-            narrow.a_row = pixel_step_ * pitch_;
-            narrow.rows = window_rows;
-            narrow.row_count = tile.unit_count;
-            narrow.length = row_taps_ * pitch_;
-            narrow.b = tile.b;
-            narrow.c = tile.c;
-            narrow.c_stride = tile.c_stride;
-            narrow.ahead = tile.ahead;
-            narrow.lines_ahead = tile.lines_ahead;
-            narrow.end = tile.end;
-            table_.window_tile[columns.size(part) - 1][vectors - 1](narrow);
-          } else {
-            table_.channels_tile[columns.size(part) - 1][vectors - 1](tile);
+            table_.window_tile[count - 1][vectors - 1](window);
+            continue;
           }
-          tile.ahead += lines * line;
+          tile.edges = (column == 0 ? kFirstPixel : kNoEdge) |
+                       (column + count == axes_[2].out ? kLastPixel : kNoEdge);
+          table_.channels_tile[count - 1][vectors - 1](tile);
         }
       }
     }
