@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,55 @@ def test_padding_that_is_wider_than_blocks(dtype: Any, padding: Any, more: Any) 
 def test_narrow_rows_of_whole_pages(dtype: Any, width: int) -> None:
     for channels in (3, 4):
         check(make((1, channels, 16, width), (64, channels, 5, 3), dtype, padding=(2, 1)))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8, 15, 16, 17])
+@pytest.mark.parametrize(
+    ("sizes", "kernel", "more"),
+    [
+        ((21, 40), (3, 3), {"padding": 1, "stride": 2}),
+        ((21, 40), (3, 3), {"padding": 1}),
+        ((33, 35), (11, 11), {"padding": 2, "stride": 4}),
+        ((33, 35), (4, 4), {"stride": 4}),
+        ((17, 30), (2, 3), {"padding": 4, "stride": (1, 3), "dilation": (3, 2)}),
+        ((17, 30), (3, 3), {"padding": 2, "dilation": 2, "stride": (1, 2)}),
+        ((17, 30), (1, 1), {"padding": 1, "stride": 2}),
+        ((17, 30), (1, 5), {"padding": (0, 2), "padding_mode": "circular", "stride": (1, 2)}),
+        ((5, 9, 12), (3, 3, 3), {"padding": 1, "stride": (1, 2, 2)}),
+        ((1, 1), (3, 3), {"padding": 4}),
+    ],
+)
+def test_narrow_pixels(
+    dtype: Any,
+    data_format: str,
+    channels: int,
+    sizes: tuple[int, ...],
+    kernel: tuple[int, ...],
+    more: Any,
+) -> None:
+    shapes = (2, channels, *sizes), (35, channels, *kernel)
+    check(make(*shapes, dtype, residual=True, data_format=data_format, **more))
+
+
+def test_narrow_pixels_of_groups_and_slices(dtype: Any, data_format: str) -> None:
+    axis = 1 if data_format == "channels_first" else 3
+    problem = make(
+        (2, 12, 19, 33),
+        (34, 6, 3, 3),
+        dtype,
+        groups=2,
+        padding=1,
+        stride=2,
+        data_format=data_format,
+    )
+    shape = list(problem.x.shape)
+    shape[axis] += 7
+    wide = np.full(shape, np.nan, dtype)
+    part = (slice(None),) * axis + (slice(4, 16),)
+    wide[part] = problem.x
+    check(replace(problem, x=wide[part]))
+    uneven = [(20, 3, 3, 3), (18, 9, 3, 3)]
+    check(make((2, 12, 19, 33), uneven, dtype, padding=1, stride=2, data_format=data_format))
 
 
 @pytest.mark.parametrize("channels", [1040, 2048])

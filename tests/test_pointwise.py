@@ -1,4 +1,7 @@
-"""The 1x1 kernel: pixels that a stride or a view takes from the image, across blocks and rows."""
+"""The 1x1 kernel: pixels that a stride or a view takes from the image, across blocks and rows.
+
+Lanes are pixels or output channels; the latter for images that are channels-last or too small.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import make, relayout
+from problems import Problem, make, relayout
+
+import pyconv
 
 
 @pytest.mark.parametrize("stride", [2, 3, 4, 5, (1, 2), (2, 1), (50, 1), (1, 50)], ids=str)
@@ -34,3 +39,74 @@ def test_views(dtype: Any, layout: str, stride: int) -> None:
 
 def test_planes_that_share_cache_sets(dtype: Any) -> None:
     make((1, 33, 32, 64), (9, 33, 1, 1), dtype, residual=True).check("pointwise")
+
+
+def same_bits(problem: Problem) -> None:
+    expected = problem.run("reference").view(np.uint8)
+    for num_threads in (1, 3):
+        got = problem.run("pointwise", num_threads=num_threads)
+        np.testing.assert_array_equal(got.view(np.uint8), expected)
+
+
+@pytest.mark.parametrize("out_channels", [1, 8, 17, 33, 48, 65])
+@pytest.mark.parametrize("channels", [1, 3, 16, 40, 1024])
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 5), (13, 29)], ids=str)
+def test_lanes_of_output_channels(
+    dtype: Any, data_format: str, channels: int, out_channels: int, sizes: tuple[int, int]
+) -> None:
+    # 1024 channels of channels-last pixels share a set of the L1 cache.
+    shapes = (1, channels, *sizes), (out_channels, channels, 1, 1)
+    same_bits(make(*shapes, dtype, residual=True, activation="relu", data_format=data_format))
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("stride", [1, 2, (1, 3), (4, 1)], ids=str)
+def test_channels_last_pixels_that_a_stride_takes(
+    dtype: Any, activation: Any, residual: bool, stride: Any
+) -> None:
+    problem = make(
+        (3, 37, 21, 34),
+        (50, 37, 1, 1),
+        dtype,
+        residual=residual,
+        stride=stride,
+        activation=activation,
+        data_format="channels_last",
+    )
+    same_bits(problem)
+
+
+@pytest.mark.parametrize("layout", ["stepped", "reversed", "moved", "fortran"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_views_of_channels_last_pixels(dtype: Any, layout: str, stride: int) -> None:
+    more: dict[str, Any] = dict(stride=stride, data_format="channels_last")
+    problem = make((2, 20, 33, 17), (35, 20, 1, 1), dtype, **more)
+    expected = problem.run("reference")
+    out = relayout(np.zeros_like(expected), layout)
+    replace(problem, x=relayout(problem.x, layout)).run("pointwise", out=out)
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("channels", [24, 1024])
+def test_groups_of_a_slice_of_channels_last_channels(dtype: Any, channels: int) -> None:
+    problem = make(
+        (1, channels, 9, 31),
+        [(20, 5, 1, 1), (70, channels - 5, 1, 1)],
+        dtype,
+        data_format="channels_last",
+    )
+    expected = problem.run("reference")
+    wide = np.full((1, 9, 31, channels + 9), np.nan, dtype)
+    wide[..., 3 : channels + 3] = problem.x
+    out = np.full((1, 9, 31, 100), np.nan, dtype)
+    replace(problem, x=wide[..., 3 : channels + 3]).run("pointwise", out=out[..., 7:97])
+    np.testing.assert_array_equal(out[..., 7:97], expected)
+    assert np.isnan(out[..., :7]).all() and np.isnan(out[..., 97:]).all()
+
+
+def test_auto_reads_channels_last_pixels_where_they_stand() -> None:
+    for channels, out_channels, size in ((256, 64, 56), (2048, 512, 7), (16, 6, 112), (9, 1000, 1)):
+        layer = pyconv.Conv2d(channels, out_channels, 1, data_format="channels_last")
+        assert layer.plan((1, size, size, channels)).algorithm == "pointwise"
+    assert pyconv.Conv2d(512, 128, 1).plan((1, 512, 7, 7)).algorithm == "pointwise"

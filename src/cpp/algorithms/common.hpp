@@ -12,6 +12,9 @@
 
 namespace pyconv {
 
+// Arrays that an L3 cache may not hold: asking for them ahead of time pays.
+inline constexpr std::int64_t kFarBytes = 12 << 20;
+
 // Calls visit(k, offset) for every weight of one output channel in accumulation order (types.hpp);
 // `offset` is where it stands relative to the channel's first weight.
 template <class Visit>

@@ -64,15 +64,6 @@ DepthwiseEnd<T> no_epilogue() {
   return end;
 }
 
-// For the activations up to clip in the order of their kinds.
-template <class T>
-void clamp_of(const Activation& activation, DepthwiseEnd<T>& end) {
-  if (activation.kind == ActivationKind::none) return;
-  const bool clip = activation.kind == ActivationKind::clip;
-  end.low = clip ? static_cast<T>(activation.low) : T(0);
-  if (clip) end.high = static_cast<T>(activation.high);
-}
-
 // Few multiply-accumulates move many bytes: waking a thread is worth 2^20 of the former or 2^19 of
 // the latter.
 int depthwise_threads(const ConvProblem& problem, int limit);

@@ -15,6 +15,7 @@
 
 #include "algorithms/common.hpp"
 #include "algorithms/depthwise.hpp"
+#include "algorithms/output.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
 #include "core/workspace.hpp"
@@ -387,15 +388,14 @@ class DepthwisePixelsPlan final : public RowsPlan {
       return task.image * strides.batch + channel * strides.channel + task.depth * strides.axis[0] +
              task.row_begin * strides.axis[1] + task.column * strides.axis[2];
     };
-    const bool in_registers = p.activation.kind <= ActivationKind::clip;
+    const std::optional<Clamp> clamp = clamp_of(p.activation);
     const T* const bias = static_cast<const T*>(arrays.bias);
     const T* const all_residual = static_cast<const T*>(arrays.residual);
     const std::int64_t plane_bytes =
         args.rows * height.stride * args.columns * width.stride * std::int64_t(sizeof(T));
     // Channels at a time: without end where outputs are finished at once, else while they are near.
-    const std::int64_t most = in_registers
-                                  ? task.group_end - task.group_begin
-                                  : std::max<std::int64_t>(1, kStageBytes / 2 / plane_bytes);
+    const std::int64_t most = clamp ? task.group_end - task.group_begin
+                                    : std::max<std::int64_t>(1, kStageBytes / 2 / plane_bytes);
     args.x_channel = arrays.x_strides.channel;
     args.weights_channel = p.taps();
     args.out_channel = arrays.out_strides.channel;
@@ -434,14 +434,15 @@ class DepthwisePixelsPlan final : public RowsPlan {
         args.end = no_epilogue<T>();
         args.end.out = out;
         args.end.out_row = arrays.out_strides.axis[1];
-        if (in_registers) {
-          clamp_of(p.activation, args.end);
+        if (clamp) {
+          args.end.low = static_cast<T>(clamp->low);
+          args.end.high = static_cast<T>(clamp->high);
           args.biases = bias ? bias + channel : nullptr;
           args.end.residual = residual;
           args.end.residual_row = arrays.residual_strides.axis[1];
         }
         plane_kernel_(args);
-        if (in_registers) continue;
+        if (clamp) continue;
         EpilogueArgs<T> epilogue{};
         epilogue.rows = args.rows;
         epilogue.columns = args.columns;
@@ -559,8 +560,8 @@ class DepthwisePixelsPlan final : public RowsPlan {
       return task.image * strides.batch + channel * strides.channel + task.depth * strides.axis[0] +
              tile.row * strides.axis[1] + task.column * strides.axis[2];
     };
-    const bool in_registers = p.activation.kind <= ActivationKind::clip &&
-                              arrays.out_strides.axis[2] == 1 &&
+    const std::optional<Clamp> clamp = clamp_of(p.activation);
+    const bool in_registers = clamp && arrays.out_strides.axis[2] == 1 &&
                               (!arrays.residual || arrays.residual_strides.axis[2] == 1);
     const T* all_residual = static_cast<const T*>(arrays.residual);
     const T* bias = static_cast<const T*>(arrays.bias);
@@ -577,7 +578,8 @@ class DepthwisePixelsPlan final : public RowsPlan {
       args.end = no_epilogue<T>();
       args.end.rows = tile.count;
       if (in_registers) {
-        clamp_of(p.activation, args.end);
+        args.end.low = static_cast<T>(clamp->low);
+        args.end.high = static_cast<T>(clamp->high);
         if (bias) args.end.bias = bias[channel];
         args.end.residual = residual;
         args.end.residual_row = residual_row;

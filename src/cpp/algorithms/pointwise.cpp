@@ -29,7 +29,6 @@ constexpr std::int64_t kFewChannels = 16;
 // the pixels that come next: 64 to 2 channels on 388 x 388 are 1.25 times as fast so, on 100 x 100
 // or to 16 channels slower.
 constexpr std::int64_t kFewOutputs = 4;
-constexpr std::int64_t kFarBytes = 12 << 20;
 
 template <class T>
 class PointwisePlan final : public RowsPlan {

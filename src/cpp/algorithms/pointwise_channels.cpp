@@ -19,6 +19,9 @@ constexpr std::int64_t kFewestBytes = 1 << 20;
 constexpr std::int64_t kFewestPixels = 56;
 constexpr std::int64_t kMostPixels = 1024;
 
+// Tiles of fewer are not worth their weights, for the sake of an even cut.
+constexpr std::int64_t kFewestTilePixels = 8;
+
 template <class T>
 class PointwiseChannelsPlan final : public RowsPlan {
  public:
@@ -82,16 +85,22 @@ class PointwiseChannelsPlan final : public RowsPlan {
     const std::int64_t width = p.axes[2].out;
     const std::int64_t unit = !reading.flat && width <= pixels_ ? width : 1;
     const std::int64_t units = p.out_pixels() / unit;
-    const std::int64_t tiles = unit > 1 ? units : ceil_div(units, 8);
+    const std::int64_t most = unit > 1 ? units : ceil_div(units, kFewestTilePixels);
     const Split blocks = Split::by_count(
-        units, even_blocks(ceil_div(units, pixels_ / unit), p.batch * groups, tiles, threads));
-    parallel_for(p.batch * groups * blocks.count(), threads, [&](std::int64_t task, int thread) {
-      const std::int64_t block = task % blocks.count();
+        units, even_blocks(ceil_div(units, pixels_ / unit), p.batch * groups, most, threads));
+    // Threads share the panels where pixels are too few for them.
+    const std::int64_t parts = p.batch * groups * most < threads ? threads : 1;
+    const std::int64_t tasks = p.batch * groups * blocks.count() * parts;
+    parallel_for(tasks, threads, [&](std::int64_t task, int thread) {
+      const std::int64_t block = task / parts % blocks.count();
       Place at;
-      at.group = static_cast<std::size_t>(task / blocks.count() % groups);
-      at.image = task / blocks.count() / groups;
+      at.group = static_cast<std::size_t>(task / parts / blocks.count() % groups);
+      at.image = task / parts / blocks.count() / groups;
       at.begin = blocks.begin(block) * unit;
       at.end = blocks.end(block) * unit;
+      const Split panels = Split::by_count(groups_[at.group].panels.count(), parts);
+      at.panel = panels.begin(task % parts);
+      at.panel_end = panels.end(task % parts);
       run_task(arrays, at, reading,
                carve(workspace.get() + static_cast<std::size_t>(thread) * bytes));
     });
@@ -106,8 +115,12 @@ class PointwiseChannelsPlan final : public RowsPlan {
     const Split blocks = Split::by_limit((end - begin) * width, pixels_);
     for (std::size_t group = 0; group < groups_.size(); ++group) {
       for (std::int64_t block = 0; block < blocks.count(); ++block) {
-        const Place at{0, group, begin * width + blocks.begin(block),
-                       begin * width + blocks.end(block)};
+        const Place at{0,
+                       group,
+                       begin * width + blocks.begin(block),
+                       begin * width + blocks.end(block),
+                       0,
+                       groups_[group].panels.count()};
         run_task(arrays, at, reading, carve(workspace));
       }
     }
@@ -135,12 +148,14 @@ class PointwiseChannelsPlan final : public RowsPlan {
     std::int64_t residual_step;
   };
 
-  // Pixels [begin, end) of one group of one image.
+  // Pixels [begin, end) of one image under some panels of one group.
   struct Place {
     std::int64_t image;
     std::size_t group;
     std::int64_t begin;
     std::int64_t end;
+    std::int64_t panel;
+    std::int64_t panel_end;
   };
 
   // Pixels a multiple of 4 KiB apart share a set of the L1 cache: more than its 8 ways would throw
@@ -233,8 +248,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
     tile.rows = &channels;
     tile.row_count = 1;
     tile.length = group.in_channels;
-    const Split& panels = groups_[at.group].panels;
-    for (std::int64_t panel = 0; panel < panels.count(); ++panel) {
+    for (std::int64_t panel = at.panel; panel < at.panel_end; ++panel) {
       run_panel(arrays, at, reading, tile, panel, scratch);
     }
   }
@@ -274,7 +288,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
       const std::int64_t pixel = tiles.begin(part);
       tile.a = pixels + pixel * tile.a_row;
       // The first panel meets pixels that no cache has, perhaps.
-      if (panel == 0 && reading.in_place) {
+      if (panel == at.panel && reading.in_place) {
         tile.ahead = pixels + tiles.end(part) * tile.a_row;
         tile.lines_ahead = tiles.size(part);
       }
