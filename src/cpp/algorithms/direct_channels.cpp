@@ -46,6 +46,10 @@ constexpr std::int64_t kFewestPixels = 128;
 constexpr std::int64_t kMostSumsBytes = 1 << 20;
 constexpr std::int64_t kFewestPassBlocks = 8;
 
+// Channels-last channels that are copied at once, if these are whole blocks: those of a group may
+// be a small piece of each pixel.
+constexpr std::int64_t kChannelsTogether = 128;
+
 // Channels-last outputs of a block: each panel writes a piece of every pixel, and pieces of one
 // pixel should meet in the L2 cache.
 constexpr std::int64_t kOutputBytes = 256 << 10;
@@ -110,12 +114,19 @@ class DirectChannelsPlan final : public Plan {
   explicit DirectChannelsPlan(ConvProblem problem_in)
       : Plan(std::move(problem_in)), table_(kernels<T>()), axes_(problem().axes) {
     const ConvProblem& p = problem();
-    narrow_ = std::all_of(p.groups.begin(), p.groups.end(), [&p](const Group& group) {
+    const std::int64_t in_channels = most_in_channels(p);
+    const bool alike = std::all_of(p.groups.begin(), p.groups.end(), [&p](const Group& group) {
       return group.in_channels == p.groups.front().in_channels &&
-             group.in_channels <= kChannelBlock;
+             group.out_channels == p.groups.front().out_channels;
     });
-    if (narrow_) pitch_ = std::max<std::int64_t>(1, most_in_channels(p));
-    pass_blocks_ = ceil_div(most_in_channels(p), kChannelBlock);
+    narrow_ = alike && in_channels <= kChannelBlock;
+    if (narrow_) pitch_ = std::max<std::int64_t>(1, in_channels);
+    if (alike && p.channels_last && in_channels > 0 && in_channels % kChannelBlock == 0) {
+      groups_together_ = std::clamp<std::int64_t>(kChannelsTogether / in_channels, 1,
+                                                  static_cast<std::int64_t>(p.groups.size()));
+    }
+    group_blocks_ = ceil_div(in_channels, kChannelBlock);
+    pass_blocks_ = groups_together_ * group_blocks_;
     for (const Group& group : p.groups) {
       const std::int64_t vectors = ceil_div(group.out_channels, table_.lanes);
       groups_.push_back({Split::by_limit(vectors, table_.tile_vectors),
@@ -177,7 +188,7 @@ class DirectChannelsPlan final : public Plan {
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const Blocking blocks = blocking(threads);
-    const auto groups = static_cast<std::int64_t>(p.groups.size());
+    const std::int64_t groups = group_parts();
     const std::int64_t per_group =
         axes_[0].out * blocks.rows.count() * blocks.columns.count() * blocks.panel_parts;
     const bool ends = channels_end_in_output(p, arrays);
@@ -193,7 +204,10 @@ class DirectChannelsPlan final : public Plan {
       const std::int64_t column = next(blocks.columns.count());
       const std::int64_t row = next(blocks.rows.count());
       at.depth = next(axes_[0].out);
-      at.group = static_cast<std::size_t>(next(groups));
+      const std::int64_t group = next(groups) * groups_together_;
+      at.group = static_cast<std::size_t>(group);
+      at.group_end =
+          std::min(at.group + static_cast<std::size_t>(groups_together_), p.groups.size());
       at.image = index;
       at.row = blocks.rows.begin(row);
       at.rows = blocks.rows.size(row);
@@ -232,10 +246,11 @@ class DirectChannelsPlan final : public Plan {
     std::size_t bytes;
   };
 
-  // A block of output pixels under some panels of one group.
+  // A block of output pixels under some panels of one group, or of each of a few that are alike.
   struct Place {
     std::int64_t image;
     std::size_t group;
+    std::size_t group_end;
     std::int64_t depth;
     std::int64_t row;
     std::int64_t rows;
@@ -333,7 +348,7 @@ class DirectChannelsPlan final : public Plan {
       }
     };
     cut(most_pixels, kCopyBytes);
-    if (packed_elements_ <= elements(kCopyBytes)) return;
+    if (packed_elements_ <= elements(kCopyBytes) || groups_together_ > 1) return;
 
     // Weights that no L2 cache holds come anew for each block. It may then take more than a cache
     // holds, too: each panel goes through it in the order of its channels. Nor is one pass over the
@@ -352,12 +367,16 @@ class DirectChannelsPlan final : public Plan {
     }
   }
 
+  std::int64_t group_parts() const {
+    return ceil_div(static_cast<std::int64_t>(problem().groups.size()), groups_together_);
+  }
+
   Blocking blocking(int threads) const {
     const ConvProblem& p = problem();
     Blocking blocks;
     blocks.columns = Split::by_limit(axes_[2].out, columns_);
     blocks.rows = Split::by_limit(axes_[1].out, rows_);
-    const std::int64_t others = p.batch * static_cast<std::int64_t>(p.groups.size()) * axes_[0].out;
+    const std::int64_t others = p.batch * group_parts() * axes_[0].out;
     const auto tasks = [&] { return others * blocks.rows.count() * blocks.columns.count(); };
     if (tasks() >= 8 * threads || tasks() % threads == 0) return blocks;
 
@@ -409,53 +428,69 @@ class DirectChannelsPlan final : public Plan {
 
   void run_task(const ConvArrays& arrays, const Place& at, bool ends,
                 const Scratch& scratch) const {
-    const ConvProblem& p = problem();
-    const Group& group = p.groups[at.group];
-    const GroupPlan& plan = groups_[at.group];
     const Layout l = layout(at.rows, at.columns);
-    const std::int64_t taps = p.taps();
+    const std::int64_t in_channels = problem().groups[at.group].in_channels;
+    std::int64_t pass = 0;
+    do {
+      const std::int64_t end = std::min(pass + pass_blocks_ * kChannelBlock, in_channels);
+      copy_input(arrays, at, l, pass, end, scratch);
+      if (pass == 0) list_units(at, l, scratch);
+      const T* copy = scratch.copy;
+      for (std::size_t g = at.group; g < at.group_end; ++g, copy += group_blocks_ * l.block_pitch) {
+        for (std::int64_t panel = at.panel; panel < at.panel_end; ++panel) {
+          run_panel(arrays, at, ends, g, panel, {copy, l.block_pitch, pass, end}, scratch);
+        }
+      }
+      pass = end;
+    } while (pass < in_channels);
+  }
+
+  // Channels [begin, end) of a group in the copy.
+  struct Pass {
+    const T* copy;
+    std::int64_t block_pitch;
+    std::int64_t begin;
+    std::int64_t end;
+  };
+
+  void run_panel(const ConvArrays& arrays, const Place& at, bool ends, std::size_t g,
+                 std::int64_t panel, const Pass& pass, const Scratch& scratch) const {
+    const Group& group = problem().groups[g];
+    const GroupPlan& plan = groups_[g];
+    const std::int64_t taps = problem().taps();
     const std::int64_t block_depth =
         std::min(kChannelBlock, std::max<std::int64_t>(1, group.in_channels)) * taps;
     const std::int64_t chunk = kChannelBlock * std::max<std::int64_t>(1, kTileDepth / block_depth);
-    std::int64_t pass = 0;
+    const std::int64_t vectors = plan.panels.size(panel);
+    const std::int64_t width = vectors * table_.lanes;
+    const std::int64_t first = plan.panels.begin(panel) * table_.lanes;
+    const std::int64_t channels = std::min(width, group.out_channels - first);
+    const std::int64_t channel = group.out_begin + first;
+    const T* const weights =
+        static_cast<const T*>(arrays.packed_weights) + plan.packed_offset + first * plan.depth;
+    T* const sums = scratch.sums + (one_pass_ ? 0 : at.rows * at.columns * first);
+    std::int64_t begin = pass.begin;
     do {
-      const std::int64_t pass_end =
-          std::min(pass + pass_blocks_ * kChannelBlock, group.in_channels);
-      copy_input(arrays, at, l, pass, pass_end, scratch);
-      if (pass == 0) list_units(at, l, scratch);
-      for (std::int64_t panel = at.panel; panel < at.panel_end; ++panel) {
-        const std::int64_t vectors = plan.panels.size(panel);
-        const std::int64_t channel = plan.panels.begin(panel) * table_.lanes;
-        const std::int64_t channels =
-            std::min(vectors * table_.lanes, group.out_channels - channel);
-        const T* const weights = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset +
-                                 channel * plan.depth;
-        T* const sums = scratch.sums + (one_pass_ ? 0 : at.rows * at.columns * channel);
-        std::int64_t begin = pass;
-        do {
-          ChannelsTileArgs<T> tile{};
-          tile.channels = std::min(chunk, pass_end - begin);
-          tile.taps = taps;
-          tile.a = scratch.copy + (begin - pass) / kChannelBlock * l.block_pitch;
-          tile.a_block = l.block_pitch;
-          tile.b = weights + begin * taps * vectors * table_.lanes;
-          tile.c = sums;
-          tile.c_stride = vectors * table_.lanes;
-          tile.accumulate = begin > 0;
-          begin += tile.channels;
-          multiply(arrays, at, ends, tile, group.out_begin + channel, vectors, channels,
-                   begin == group.in_channels, scratch);
-        } while (begin < pass_end);
-        if (pass_end == group.in_channels && !ends) {
-          send(arrays, at, group.out_begin + channel, channels, vectors * table_.lanes, sums);
-        }
-      }
-      pass = pass_end;
-    } while (pass < group.in_channels);
+      ChannelsTileArgs<T> tile{};
+      tile.channels = std::min(chunk, pass.end - begin);
+      tile.taps = taps;
+      tile.a = pass.copy + (begin - pass.begin) / kChannelBlock * pass.block_pitch;
+      tile.a_block = pass.block_pitch;
+      tile.b = weights + begin * taps * width;
+      tile.c = sums;
+      tile.c_stride = width;
+      tile.accumulate = begin > 0;
+      begin += tile.channels;
+      const bool last = begin == group.in_channels;
+      multiply(arrays, at, ends, tile, channel, vectors, channels, last, scratch);
+    } while (begin < pass.end);
+    if (pass.end == group.in_channels && !ends) {
+      send(arrays, at, channel, channels, width, sums);
+    }
   }
 
-  // Copies channels [begin, end) of the input rows that the block reads, each once, and notes their
-  // slots.
+  // Copies channels [begin, end) of each group in the input rows that the block reads, each once,
+  // and notes their slots.
   void copy_input(const ConvArrays& arrays, const Place& at, const Layout& l, std::int64_t begin,
                   std::int64_t end, const Scratch& scratch) const {
     const ConvProblem& p = problem();
@@ -475,7 +510,7 @@ class DirectChannelsPlan final : public Plan {
     args.phase_pitch = l.phase_pitch;
     args.pitch = pitch_;
     args.block_pitch = l.block_pitch;
-    args.channels = end - begin;
+    args.channels = (end - begin) * static_cast<std::int64_t>(at.group_end - at.group);
     args.step = column_step_;
     const std::int64_t skipped = copy_begin(at);
     args.start = at.column * width.stride - width.pad_before + skipped;
@@ -677,7 +712,9 @@ class DirectChannelsPlan final : public Plan {
   const std::array<Axis, kSpatialAxes>& axes_;
   bool narrow_ = false;
   std::int64_t pitch_ = kChannelBlock;
-  std::int64_t pass_blocks_ = 0;  // of input channels, in each pass over a block
+  std::int64_t groups_together_ = 1;  // that are copied at once
+  std::int64_t group_blocks_ = 0;     // of input channels
+  std::int64_t pass_blocks_ = 0;      // in each pass over a block
   bool one_pass_ = true;
   std::int64_t widest_ = 1;  // output channels of a group, in whole vectors
   std::vector<GroupPlan> groups_;
