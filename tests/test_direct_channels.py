@@ -124,3 +124,34 @@ def test_a_few_passes_take_little_memory() -> None:
     layer = pyconv.Conv2d(2048, 256, 3, padding=18, dilation=18, algorithm="direct_channels")
     plan = layer.plan((1, 2048, 32, 32))
     assert plan.workspace_bytes < plan.threads * 2**22
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("groups", "channels", "out_channels"),
+    [(7, 16, 16), (11, 32, 24), (3, 64, 40), (20, 16, 5), (3, 48, 8)],
+)
+def test_groups_that_are_copied_together(
+    dtype: Any, data_format: str, stride: int, groups: int, channels: int, out_channels: int
+) -> None:
+    problem = make(
+        (2, groups * channels, 9, 23),
+        (groups * out_channels, channels, 3, 3),
+        dtype,
+        groups=groups,
+        stride=stride,
+        padding=1,
+        residual=True,
+        data_format=data_format,
+    )
+    check(problem)
+
+
+@pytest.mark.parametrize("out_channels", [1, 2, 4, 7, 8, 9, 20, 23, 24, 25, 36, 40, 41])
+def test_last_vectors_that_are_half_empty(
+    algorithm: str, dtype: Any, data_format: str, out_channels: int
+) -> None:
+    problem = make(
+        (1, 16, 11, 27), (out_channels, 16, 3, 3), dtype, padding=1, data_format=data_format
+    )
+    problem.check(algorithm)

@@ -570,7 +570,6 @@ std::string direct_refuses(const ConvProblem& problem) {
 }
 
 bool direct_pays(const ConvProblem& p) {
-  const std::int64_t in_channels = most_in_channels(p);
   const std::int64_t out_channels = std::max<std::int64_t>(1, most_out_channels(p));
   if (p.channels_last) {
     // Turning rows is worth it where lanes of output channels would be empty, and short gaps.
@@ -578,11 +577,6 @@ bool direct_pays(const ConvProblem& p) {
            RowLayout(p).pitch <= 2 * p.axes[2].out;
   }
   if (p.taps() == 1) return false;  // no tap shares the copy
-  if (in_channels < kChannelBlock) {
-    // Lanes of output channels read blocks of 16: a few input channels waste most of each, unless
-    // so many taps make up for it.
-    return p.taps() * in_channels < 300 || 2 * out_channels < kChannelBlock;
-  }
   // What each computes or moves in vain, as a share of the multiplications. Here the columns beyond
   // the output's width; with output channels as lanes those beyond the last channel, and changing
   // the layout of input and output.
@@ -593,7 +587,9 @@ bool direct_pays(const ConvProblem& p) {
   const double pixels =
       strided(p) ? (1 + 60 / (taps * static_cast<double>(out_channels))) * (1 + 3.6 / width)
                  : 1.01 * static_cast<double>(layout.pitch) / width;
-  const double whole = static_cast<double>(ceil_div(out_channels, 16) * 16);
+  // A last vector that is half empty costs half on some machines.
+  const double whole =
+      static_cast<double>(ceil_div(out_channels, 16) * 8 + ceil_div(out_channels, 8) * 4);
   const double channels = whole / static_cast<double>(out_channels) * (1 + layout_cost(p) / taps);
   return pixels < channels * taps_inside(p);
 }

@@ -604,6 +604,7 @@ class DirectChannelsPlan final : public Plan {
   void multiply(const ConvArrays& arrays, const Place& at, bool ends, ChannelsTileArgs<T> tile,
                 std::int64_t channel, std::int64_t vectors, std::int64_t channels, bool last,
                 const Scratch& scratch) const {
+    const bool low = ends_low(table_, channels);
     const T* const copy = tile.a;
     T* const sums = tile.c;
     const std::int32_t* unit_end = scratch.unit_ends;
@@ -678,12 +679,12 @@ class DirectChannelsPlan final : public Plan {
             }
           }
           if (narrow_) {
-            table_.window_tile[count - 1][vectors - 1](window);
+            table_.window_tile[low][count - 1][vectors - 1](window);
             continue;
           }
           tile.edges = (column == 0 ? kFirstPixel : kNoEdge) |
                        (column + count == axes_[2].out ? kLastPixel : kNoEdge);
-          table_.channels_tile[count - 1][vectors - 1](tile);
+          table_.channels_tile[low][count - 1][vectors - 1](tile);
         }
       }
     }

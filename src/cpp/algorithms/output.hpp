@@ -71,6 +71,13 @@ ChannelsEnd<T> output_end(const ConvProblem& problem, const ConvArrays& arrays, 
   return end;
 }
 
+// Whether the last of the vectors that so many channels take is half empty at least.
+template <class T>
+bool ends_low(const KernelTable<T>& table, std::int64_t channels) {
+  const std::int64_t last = channels % table.lanes;
+  return last > 0 && 2 * last <= table.lanes;
+}
+
 // The stride from each output pixel to the next in row-major order, if there is one.
 inline std::optional<std::int64_t> pixel_stride(const ConvProblem& problem,
                                                 const Strides& strides) {

@@ -436,10 +436,10 @@ bool pointwise_pays(const ConvProblem& problem) {
   if (problem.channels_last) {
     // Turning a few rows around is worth it where most lanes of output channels would be empty, but
     // not where no cache holds the image.
-    return 3 * outs > kChannelBlock ||
-           static_cast<double>(most_in_channels(problem)) *
-                   static_cast<double>(problem.out_pixels()) * sizeof(float) >
-               kFarBytes;
+    return 3 * outs > kChannelBlock || static_cast<double>(most_in_channels(problem)) *
+                                               static_cast<double>(problem.out_pixels()) *
+                                               sizeof(float) >
+                                           kFarBytes;
   }
   if (lanes_are_pixels(problem)) return true;
   // Changing the layout of input and output costs more than im2col where there are few channels,

@@ -282,6 +282,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
     };
     const std::int64_t residual = arrays.residual ? place(arrays.residual_strides) : 0;
     const std::int64_t out = place(arrays.out_strides);
+    const bool low = ends_low(table_, channels);
     const T* const pixels = tile.a;
     const Split tiles = Split::by_limit(at.end - at.begin, table_.channels_rows[vectors - 1]);
     for (std::int64_t part = 0; part < tiles.count(); ++part) {
@@ -301,7 +302,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
       } else {
         tile.c = scratch.sums + pixel * width;
       }
-      table_.window_tile[tiles.size(part) - 1][vectors - 1](tile);
+      table_.window_tile[low][tiles.size(part) - 1][vectors - 1](tile);
     }
     if (reading.ends) return;
     const SumsBlock<T> sums{scratch.sums, width,    true,     at.image,

@@ -34,6 +34,7 @@
 #include <optional>
 
 #include "algorithms/common.hpp"
+#include "algorithms/output.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
 #include "core/workspace.hpp"
@@ -635,8 +636,8 @@ class WinogradPlan final : public Plan {
                        part_of(next_group.in_channels, share, panels * points_),
                        blocks.tiles.begin(next.block), blocks.tiles.end(next.block));
       };
-      multiply(weights, task.depth, group.in_channels, plan.panels.size(panel), end - begin, slots,
-               scratch, read_ahead);
+      multiply(weights, task.depth, group.in_channels, channels, end - begin, slots, scratch,
+               read_ahead);
       transform_output(arrays, task, group.out_begin + first, channels, width, begin, end, scratch);
     }
   }
@@ -741,9 +742,11 @@ class WinogradPlan final : public Plan {
   // The sums of one panel: for each point, points times weights.
   template <class ReadAhead>
   void multiply(const T* weights, std::int64_t out_depth, std::int64_t channels,
-                std::int64_t vectors, std::int64_t tiles, const SlotCounter& slots,
+                std::int64_t out_channels, std::int64_t tiles, const SlotCounter& slots,
                 const Scratch& scratch, const ReadAhead& read_ahead) const {
+    const std::int64_t vectors = ceil_div(out_channels, table_.lanes);
     const std::int64_t width = vectors * table_.lanes;
+    const bool low = ends_low(table_, out_channels);
     const std::int64_t from_stride = points_stride(channels, tiles);
     const std::int64_t to_stride = point_stride(tiles * width);
     for (int point = 0; point < points_; ++point) {
@@ -766,7 +769,7 @@ class WinogradPlan final : public Plan {
             const T* ahead = weights + depth * width;
             for (std::int64_t part = 0; part < rows.count(); ++part) {
               const std::int64_t tile = rows.begin(part);
-              table_.winograd_tile[rows.size(part) - 1][vectors - 1](
+              table_.winograd_tile[low][rows.size(part) - 1][vectors - 1](
                   depth, winograd_chain(channels), points + channel * tiles + tile * table_.lanes,
                   tiles * table_.lanes, weights, sums + tile * width, accumulate, ahead);
               ahead += depth * (kAlignment / sizeof(T));

@@ -17,7 +17,7 @@ constexpr int channels_rows(int vectors) {
 }
 
 // Adds `count` channels under one tap to rows [kBegin, kEnd) of the sums.
-template <int kBegin, int kEnd, class T, int kRows, int kVectors>
+template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors>
 [[gnu::always_inline]] static inline void add_channels(std::int64_t count, const T* a, const T* b,
                                                        Vec<T> (&sum)[kRows][kVectors]) {
   using V = Vec<T>;
@@ -31,7 +31,9 @@ template <int kBegin, int kEnd, class T, int kRows, int kVectors>
       for (int i = kBegin; i < kEnd; ++i) {
         const V scale = V::broadcast(a[i * kChannelBlock]);
 #pragma GCC unroll 4
-        for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
+        for (int j = 0; j < kVectors; ++j) {
+          sum[i][j] = tile_fma<kLow, kVectors>(j, scale, row[j], sum[i][j]);
+        }
       }
       ++a;
       b += kVectors * V::lanes;
@@ -39,7 +41,7 @@ template <int kBegin, int kEnd, class T, int kRows, int kVectors>
   }
 }
 
-template <class T, int kRows, int kVectors>
+template <class T, int kRows, int kVectors, bool kLow>
 void channels_tile(const ChannelsTileArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t kWidth = kVectors * V::lanes;
@@ -66,13 +68,13 @@ void channels_tile(const ChannelsTileArgs<T>& args) {
       }
       const std::int32_t edge = unit->edge & args.edges;
       if (edge == kFirstPixel) {
-        add_channels<1, kRows>(count, a, b, sum);
+        add_channels<1, kRows, kLow>(count, a, b, sum);
       } else if (edge == kLastPixel) {
-        add_channels<0, kRows - 1>(count, a, b, sum);
+        add_channels<0, kRows - 1, kLow>(count, a, b, sum);
       } else if (count == kChannelBlock) {
-        add_channels<0, kRows>(kChannelBlock, a, b, sum);  // a constant is 2 % faster
+        add_channels<0, kRows, kLow>(kChannelBlock, a, b, sum);  // a constant is 2 % faster
       } else {
-        add_channels<0, kRows>(count, a, b, sum);
+        add_channels<0, kRows, kLow>(count, a, b, sum);
       }
     }
     a_block += args.a_block;
@@ -87,7 +89,7 @@ void channels_tile(const ChannelsTileArgs<T>& args) {
 }
 
 // Rows of a tile in threes, which x86 addresses from one register: a, a + a_row and a + 2 * a_row.
-template <class T, int kRows, int kVectors>
+template <class T, int kRows, int kVectors, bool kLow>
 void window_tile(const WindowTileArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t kLine = 64 / sizeof(T);
@@ -122,7 +124,9 @@ void window_tile(const WindowTileArgs<T>& args) {
         for (int i = 0; i < kRows; ++i) {
           const V scale = V::broadcast(base[i / 3][i % 3 * a_row]);
 #pragma GCC unroll 4
-          for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, weights[j], sum[i][j]);
+          for (int j = 0; j < kVectors; ++j) {
+            sum[i][j] = tile_fma<kLow, kVectors>(j, scale, weights[j], sum[i][j]);
+          }
         }
 #pragma GCC unroll 16
         for (const T*& from : base) ++from;
@@ -140,8 +144,11 @@ void window_tile(const WindowTileArgs<T>& args) {
 
 template <class T, int kVectors = kMaxTileVectors, int kRows = channels_rows(kVectors)>
 constexpr void fill_channels_tiles(KernelTable<T>& table) {
-  table.channels_tile[kRows - 1][kVectors - 1] = channels_tile<T, kRows, kVectors>;
-  table.window_tile[kRows - 1][kVectors - 1] = window_tile<T, kRows, kVectors>;
+  constexpr bool low = Vec<T>::has_low;
+  table.channels_tile[0][kRows - 1][kVectors - 1] = channels_tile<T, kRows, kVectors, false>;
+  table.channels_tile[1][kRows - 1][kVectors - 1] = channels_tile<T, kRows, kVectors, low>;
+  table.window_tile[0][kRows - 1][kVectors - 1] = window_tile<T, kRows, kVectors, false>;
+  table.window_tile[1][kRows - 1][kVectors - 1] = window_tile<T, kRows, kVectors, low>;
   table.channels_rows[kVectors - 1] = channels_rows(kVectors);
   if constexpr (kRows > 1) {
     fill_channels_tiles<T, kVectors, kRows - 1>(table);

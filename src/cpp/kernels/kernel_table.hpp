@@ -651,9 +651,10 @@ struct KernelTable {
   std::int64_t direct_vectors[kMaxTileRows];
   void (*pad_plane)(const PadPlaneArgs<T>&);
 
-  // [rows - 1][vectors - 1], and the largest rows for [vectors - 1].
-  ChannelsTile<T> channels_tile[kMaxTileRows][kMaxTileVectors];
-  WindowTile<T> window_tile[kMaxTileRows][kMaxTileVectors];
+  // [low][rows - 1][vectors - 1], and the largest rows for [vectors - 1]. With low, sums of the
+  // upper half of the last vector are not wanted, and may be anything.
+  ChannelsTile<T> channels_tile[2][kMaxTileRows][kMaxTileVectors];
+  WindowTile<T> window_tile[2][kMaxTileRows][kMaxTileVectors];
   std::int64_t channels_rows[kMaxTileVectors];
   void (*pixel_row)(const PixelRowArgs<T>&);
 
@@ -689,7 +690,8 @@ struct KernelTable {
 
   std::int64_t winograd_vectors;                    // largest vectors of a Winograd tile
   std::int64_t winograd_rows[kMaxWinogradVectors];  // largest rows, [vectors - 1]
-  WinogradTile<T> winograd_tile[kMaxWinogradRows][kMaxWinogradVectors];  // [rows - 1][vectors - 1]
+  // [low][rows - 1][vectors - 1]
+  WinogradTile<T> winograd_tile[2][kMaxWinogradRows][kMaxWinogradVectors];
 
   // [m of the rows][m of the columns], where not null
   WinogradTransforms<T> winograd[kMostWinogradOuts + 1][kMostWinogradOuts + 1];

@@ -70,6 +70,12 @@ struct Vec<float> {
   }
 
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  // Half the time where two units of 256 bits make up one of 512 (Zen 4), elsewhere the same.
+  static constexpr bool has_low = true;
+  static Vec fma_low(Vec a, Vec b, Vec c) {
+    return {_mm512_castps256_ps512(_mm256_fmadd_ps(
+        _mm512_castps512_ps256(a.v), _mm512_castps512_ps256(b.v), _mm512_castps512_ps256(c.v)))};
+  }
   friend Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
   friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -178,6 +184,12 @@ struct Vec<double> {
   }
 
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+  // Half the time where two units of 256 bits make up one of 512 (Zen 4), elsewhere the same.
+  static constexpr bool has_low = true;
+  static Vec fma_low(Vec a, Vec b, Vec c) {
+    return {_mm512_castpd256_pd512(_mm256_fmadd_pd(
+        _mm512_castpd512_pd256(a.v), _mm512_castpd512_pd256(b.v), _mm512_castpd512_pd256(c.v)))};
+  }
   friend Vec operator+(Vec a, Vec b) { return {_mm512_add_pd(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_pd(a.v, b.v)}; }
   friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_pd(a.v, b.v)}; }

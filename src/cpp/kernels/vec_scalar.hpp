@@ -13,6 +13,8 @@
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
+//   fma_low(a, b, c)                     fma of the lower half of the lanes at least, where that is
+//                                        cheaper (has_low)
 //   min(a, b), max(a, b)                 b if either is NaN, or if both are zeros
 //   copysign(magnitude, sign)
 //   round(a)                             to the nearest integer, ties to even
@@ -85,6 +87,8 @@ struct Vec {
   static Mask mask_range(int begin, int end) { return begin == 0 && end == 1; }
 
   static Vec fma(Vec a, Vec b, Vec c) { return {fused_multiply_add(a.v, b.v, c.v)}; }
+  static constexpr bool has_low = false;
+  static Vec fma_low(Vec a, Vec b, Vec c) { return fma(a, b, c); }
   friend Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
   friend Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
   friend Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }

@@ -29,6 +29,7 @@
 
 #include "core/padding.hpp"
 #include "kernels/epilogue-inl.hpp"
+#include "kernels/gemm-inl.hpp"
 #include "kernels/kernel_table.hpp"
 
 namespace pyconv::PYCONV_ISA {
@@ -513,7 +514,7 @@ constexpr void fill_winograd_transforms(KernelTable<T>& table) {
 static constexpr int kWinogradAccumulators = PYCONV_TILE_ROWS * PYCONV_TILE_VECTORS;
 static constexpr int kWinogradVectors = kWinogradAccumulators / 6;
 
-template <class T, int kRows, int kVectors>
+template <class T, int kRows, int kVectors, bool kLow>
 void winograd_tile(std::int64_t depth, std::int64_t chain, const T* a, std::int64_t a_block,
                    const T* b, T* c, bool accumulate, const T* ahead) {
   using V = Vec<T>;
@@ -542,7 +543,9 @@ void winograd_tile(std::int64_t depth, std::int64_t chain, const T* a, std::int6
         for (int i = 0; i < kRows; ++i) {
           const V scale = V::broadcast(channel[i * V::lanes]);
 #pragma GCC unroll 4
-          for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
+          for (int j = 0; j < kVectors; ++j) {
+            sum[i][j] = tile_fma<kLow, kVectors>(j, scale, row[j], sum[i][j]);
+          }
         }
         b += kVectors * V::lanes;
       }
@@ -566,7 +569,9 @@ static constexpr int winograd_rows(int vectors) {
 
 template <class T, int kVectors = kWinogradVectors, int kRows = winograd_rows(kVectors)>
 constexpr void fill_winograd_tiles(KernelTable<T>& table) {
-  table.winograd_tile[kRows - 1][kVectors - 1] = winograd_tile<T, kRows, kVectors>;
+  constexpr bool low = Vec<T>::has_low;
+  table.winograd_tile[0][kRows - 1][kVectors - 1] = winograd_tile<T, kRows, kVectors, false>;
+  table.winograd_tile[1][kRows - 1][kVectors - 1] = winograd_tile<T, kRows, kVectors, low>;
   if constexpr (kRows == winograd_rows(kVectors)) table.winograd_rows[kVectors - 1] = kRows;
   if constexpr (kRows > 1) {
     fill_winograd_tiles<T, kVectors, kRows - 1>(table);
