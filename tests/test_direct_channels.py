@@ -126,6 +126,14 @@ def test_a_few_passes_take_little_memory() -> None:
     assert plan.workspace_bytes < plan.threads * 2**22
 
 
+@pytest.mark.parametrize("dilation", [8, 14])
+def test_groups_that_are_copied_together_take_little_memory(dilation: int) -> None:
+    more: dict[str, Any] = dict(groups=8, dilation=(1, dilation), data_format="channels_last")
+    layer = pyconv.Conv2d(128, 128, (31, 33), algorithm="direct_channels", **more)
+    plan = layer.plan((1, 600, 1100, 128))
+    assert plan.workspace_bytes < plan.threads * 2**22
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(
     ("groups", "channels", "out_channels"),

@@ -105,6 +105,24 @@ def test_groups_of_a_slice_of_channels_last_channels(dtype: Any, channels: int) 
     assert np.isnan(out[..., :7]).all() and np.isnan(out[..., 97:]).all()
 
 
+@pytest.mark.parametrize("channels", [33000, 40960])
+def test_blocks_of_a_few_pixels_of_very_many_channels(
+    dtype: Any, data_format: str, channels: int
+) -> None:
+    problem = make((1, channels, 13), (50, channels, 1), dtype, data_format=data_format)
+    same_bits(replace(problem, arguments={**problem.arguments, "activation": "gelu"}))
+
+
+@pytest.mark.parametrize("channels", [2000, 2**15, 2**18])
+def test_very_many_channels_take_little_memory(dtype: Any, data_format: str, channels: int) -> None:
+    layer = pyconv.Conv2d(
+        channels, 4, 1, data_format=data_format, dtype=dtype, algorithm="pointwise"
+    )
+    shape = (1, channels, 8, 8) if data_format == "channels_first" else (1, 8, 8, channels)
+    plan = layer.plan(shape)
+    assert plan.workspace_bytes < plan.threads * 2**22
+
+
 def test_auto_reads_channels_last_pixels_where_they_stand() -> None:
     for channels, out_channels, size in ((256, 64, 56), (2048, 512, 7), (16, 6, 112), (9, 1000, 1)):
         layer = pyconv.Conv2d(channels, out_channels, 1, data_format="channels_last")

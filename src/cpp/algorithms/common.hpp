@@ -59,6 +59,13 @@ class TapOffsets {
   std::vector<std::int64_t> offsets_;
 };
 
+// Lines a multiple of 4 KiB apart share a set of the L1 cache: more than its 8 ways would throw
+// each other out.
+template <class T>
+bool shares_a_set(std::int64_t stride) {
+  return stride * std::int64_t(sizeof(T)) % 4096 == 0;
+}
+
 // Asks for `count` elements, into L2 unless they are wanted at once.
 template <bool kAtOnce, class T>
 void prefetch(const T* from, std::int64_t count) {
@@ -183,11 +190,12 @@ inline double taps_inside(const ConvProblem& p) {
 }
 
 // Into how many blocks to cut work that has `others` such axes beside it: few tasks must be a
-// multiple of the threads, or some would wait for the last.
+// multiple of the threads, or some would wait for the last. For that there may be more of them, up
+// to `most`.
 inline std::int64_t even_blocks(std::int64_t blocks, std::int64_t others, std::int64_t most,
                                 int threads) {
   const bool uneven = blocks * others < 8 * threads && blocks * others % threads != 0;
-  return uneven ? std::min(most, ceil_div(blocks, threads) * threads) : blocks;
+  return uneven ? std::max(blocks, std::min(most, ceil_div(blocks, threads) * threads)) : blocks;
 }
 
 // Waking a team costs some microseconds, so every thread should have about 2^20

@@ -17,8 +17,12 @@
 // The copy takes each input element once, not once per tap as im2col does, and turns channels-first
 // images channels-last in registers on the way. Taps that meet zero padding under all pixels of an
 // output row or of a band of columns, or under the first or last pixel of a row, are left out.
+//
+// Up to 16 channels stand without gaps, [depth tap][input row][column][channels]: all width taps of
+// a pixel are then one row of consecutive k, which takes zero padding in and needs no phases.
 #include <algorithm>
 
+#include "algorithms/channel_panels.hpp"
 #include "algorithms/common.hpp"
 #include "algorithms/output.hpp"
 #include "core/padding.hpp"
@@ -66,6 +70,9 @@ constexpr std::int64_t kEverywhere = std::int64_t(1) << 60;  // further than any
 constexpr std::int64_t kMostTaps = 1024;
 constexpr std::int64_t kMostRowSpan = 1 << 16;
 
+// Narrow pixels meet zero padding under every tap: not worth it where that is much.
+constexpr double kNarrowMet = 0.75;
+
 // Columns whose taps are looked at one by one: narrower bands would make tiles of few pixels.
 constexpr std::int64_t kNarrowestBand = 4;
 
@@ -112,28 +119,20 @@ template <class T>
 class DirectChannelsPlan final : public Plan {
  public:
   explicit DirectChannelsPlan(ConvProblem problem_in)
-      : Plan(std::move(problem_in)), table_(kernels<T>()), axes_(problem().axes) {
+      : Plan(std::move(problem_in)),
+        table_(kernels<T>()),
+        panels_(problem(), table_),
+        axes_(problem().axes) {
     const ConvProblem& p = problem();
     const std::int64_t in_channels = most_in_channels(p);
-    const bool alike = std::all_of(p.groups.begin(), p.groups.end(), [&p](const Group& group) {
-      return group.in_channels == p.groups.front().in_channels &&
-             group.out_channels == p.groups.front().out_channels;
+    const std::int64_t vectors = ceil_div(most_out_channels(p), table_.lanes);
+    widest_ = std::max<std::int64_t>(1, vectors) * table_.lanes;
+    const bool alike = std::all_of(p.groups.begin(), p.groups.end(), [&](const Group& group) {
+      return group.in_channels == in_channels;
     });
-    narrow_ = alike && in_channels <= kChannelBlock;
+    narrow_ = alike && in_channels <= kChannelBlock && met_share(axes_[2]) > kNarrowMet;
     if (narrow_) pitch_ = std::max<std::int64_t>(1, in_channels);
-    if (alike && p.channels_last && in_channels > 0 && in_channels % kChannelBlock == 0) {
-      groups_together_ = std::clamp<std::int64_t>(kChannelsTogether / in_channels, 1,
-                                                  static_cast<std::int64_t>(p.groups.size()));
-    }
     group_blocks_ = ceil_div(in_channels, kChannelBlock);
-    pass_blocks_ = groups_together_ * group_blocks_;
-    for (const Group& group : p.groups) {
-      const std::int64_t vectors = ceil_div(group.out_channels, table_.lanes);
-      groups_.push_back({Split::by_limit(vectors, table_.tile_vectors),
-                         group.in_channels * p.taps(), packed_elements_});
-      packed_elements_ += vectors * table_.lanes * groups_.back().depth;
-      widest_ = std::max(widest_, vectors * table_.lanes);
-    }
     const Axis& width = axes_[2];
     if (one_phase(width)) {
       column_step_ = width.stride;
@@ -147,6 +146,15 @@ class DirectChannelsPlan final : public Plan {
     if (width.dilation == 1) row_taps_ = width.kernel;
     bands_ = column_bands(width, narrow_ || p.padding_mode != PaddingMode::zeros);
     find_margins();
+    if (alike && p.channels_last && in_channels > 0 && in_channels % kChannelBlock == 0) {
+      groups_together_ = std::clamp<std::int64_t>(kChannelsTogether / in_channels, 1,
+                                                  static_cast<std::int64_t>(p.groups.size()));
+    }
+    const auto fit = [this] {
+      pass_blocks_ = groups_together_ * group_blocks_;
+      return copy_elements(1, kFewestColumns) * std::int64_t(sizeof(T)) <= kCopyBytes;
+    };
+    while (!fit() && groups_together_ > 1) --groups_together_;
     choose_block();
   }
 
@@ -154,14 +162,11 @@ class DirectChannelsPlan final : public Plan {
   std::string packing() const override { return "channels"; }
 
   std::size_t packed_bytes() const override {
-    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
+    return static_cast<std::size_t>(panels_.elements()) * sizeof(T);
   }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
-    for (std::size_t g = 0; g < weights.size(); ++g) {
-      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].panels, table_.lanes,
-                  table_, static_cast<T*>(packed) + groups_[g].packed_offset);
-    }
+    panels_.pack(weights, packed);
   }
 
   int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
@@ -170,13 +175,7 @@ class DirectChannelsPlan final : public Plan {
     return static_cast<std::size_t>(threads) * carve(nullptr).bytes;
   }
 
-  std::string tile() const override {
-    std::int64_t vectors = 0;
-    for (const GroupPlan& group : groups_) vectors = std::max(vectors, group.panels.largest());
-    if (vectors < 1) return "none";
-    return std::to_string(table_.channels_rows[vectors - 1]) + " pixels x " +
-           std::to_string(vectors * table_.lanes) + " channels";
-  }
+  std::string tile() const override { return panels_.tile(); }
 
   std::string reason() const override {
     return "lanes are output channels, so that no lane idles at the end of a row";
@@ -188,7 +187,7 @@ class DirectChannelsPlan final : public Plan {
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const Blocking blocks = blocking(threads);
-    const std::int64_t groups = group_parts();
+    const std::int64_t groups = group_parts(blocks.groups);
     const std::int64_t per_group =
         axes_[0].out * blocks.rows.count() * blocks.columns.count() * blocks.panel_parts;
     const bool ends = channels_end_in_output(p, arrays);
@@ -204,16 +203,14 @@ class DirectChannelsPlan final : public Plan {
       const std::int64_t column = next(blocks.columns.count());
       const std::int64_t row = next(blocks.rows.count());
       at.depth = next(axes_[0].out);
-      const std::int64_t group = next(groups) * groups_together_;
-      at.group = static_cast<std::size_t>(group);
-      at.group_end =
-          std::min(at.group + static_cast<std::size_t>(groups_together_), p.groups.size());
+      at.group = static_cast<std::size_t>(next(groups) * blocks.groups);
+      at.group_end = std::min(at.group + static_cast<std::size_t>(blocks.groups), p.groups.size());
       at.image = index;
       at.row = blocks.rows.begin(row);
       at.rows = blocks.rows.size(row);
       at.column = blocks.columns.begin(column);
       at.columns = blocks.columns.size(column);
-      const Split& panels = groups_[at.group].panels;
+      const Split& panels = panels_.of(at.group).vectors;
       const Split parts = Split::by_count(panels.count(), blocks.panel_parts);
       at.panel = parts.begin(part);
       at.panel_end = parts.end(part);
@@ -223,14 +220,9 @@ class DirectChannelsPlan final : public Plan {
   }
 
  private:
-  struct GroupPlan {
-    Split panels;  // of vectors of output channels
-    std::int64_t depth;
-    std::int64_t packed_offset;
-  };
-
   // How the work is cut, which depends on the number of threads; the results do not.
   struct Blocking {
+    std::int64_t groups = 1;  // that are copied together
     Split rows;
     Split columns;
     std::int64_t panel_parts = 1;
@@ -273,11 +265,17 @@ class DirectChannelsPlan final : public Plan {
     l.phase_pitch =
         std::min(copied_columns(columns), margin_before_ + axes_[2].in + margin_after_) * pitch_;
     l.row_pitch = phases_ * l.phase_pitch;
-    // Rows a multiple of 4 KiB apart would share sets of the L1 cache.
-    if (l.row_pitch * std::int64_t(sizeof(T)) % 4096 == 0) l.row_pitch += kChannelBlock;
+    if (shares_a_set<T>(l.row_pitch)) l.row_pitch += kChannelBlock;
     l.depth_pitch = input_rows(rows) * l.row_pitch;
     l.block_pitch = axes_[0].kernel * l.depth_pitch;
     return l;
+  }
+
+  // The share of width taps that are not in zero padding.
+  double met_share(const Axis& width) const {
+    return met_taps(width, problem().padding_mode) /
+           (static_cast<double>(width.kernel) *
+            static_cast<double>(std::max<std::int64_t>(1, width.out)));
   }
 
   // Of one phase, under so many output columns.
@@ -348,7 +346,7 @@ class DirectChannelsPlan final : public Plan {
       }
     };
     cut(most_pixels, kCopyBytes);
-    if (packed_elements_ <= elements(kCopyBytes) || groups_together_ > 1) return;
+    if (panels_.elements() <= elements(kCopyBytes) || groups_together_ > 1) return;
 
     // Weights that no L2 cache holds come anew for each block. It may then take more than a cache
     // holds, too: each panel goes through it in the order of its channels. Nor is one pass over the
@@ -367,8 +365,8 @@ class DirectChannelsPlan final : public Plan {
     }
   }
 
-  std::int64_t group_parts() const {
-    return ceil_div(static_cast<std::int64_t>(problem().groups.size()), groups_together_);
+  std::int64_t group_parts(std::int64_t together) const {
+    return ceil_div(static_cast<std::int64_t>(problem().groups.size()), together);
   }
 
   Blocking blocking(int threads) const {
@@ -376,14 +374,17 @@ class DirectChannelsPlan final : public Plan {
     Blocking blocks;
     blocks.columns = Split::by_limit(axes_[2].out, columns_);
     blocks.rows = Split::by_limit(axes_[1].out, rows_);
-    const std::int64_t others = p.batch * group_parts() * axes_[0].out;
-    const auto tasks = [&] { return others * blocks.rows.count() * blocks.columns.count(); };
+    blocks.groups = groups_together_;
+    const auto tasks = [&] {
+      return p.batch * group_parts(blocks.groups) * axes_[0].out * blocks.rows.count() *
+             blocks.columns.count();
+    };
+    while (tasks() < 2 * threads && blocks.groups > 1) blocks.groups = ceil_div(blocks.groups, 2);
     if (tasks() >= 8 * threads || tasks() % threads == 0) return blocks;
 
     // Few tasks must be a multiple of the threads, or some would wait for the last: cut whatever
     // axis comes out most even.
-    std::int64_t panels = 0;
-    for (const GroupPlan& group : groups_) panels = std::max(panels, group.panels.count());
+    const std::int64_t panels = panels_.most();
     const auto uneven = [&](std::int64_t total) {
       return total < threads ? 1e9
                              : static_cast<double>(ceil_div(total, threads) * threads) /
@@ -456,18 +457,18 @@ class DirectChannelsPlan final : public Plan {
   void run_panel(const ConvArrays& arrays, const Place& at, bool ends, std::size_t g,
                  std::int64_t panel, const Pass& pass, const Scratch& scratch) const {
     const Group& group = problem().groups[g];
-    const GroupPlan& plan = groups_[g];
+    const typename ChannelPanels<T>::GroupPanels& panels = panels_.of(g);
     const std::int64_t taps = problem().taps();
     const std::int64_t block_depth =
         std::min(kChannelBlock, std::max<std::int64_t>(1, group.in_channels)) * taps;
     const std::int64_t chunk = kChannelBlock * std::max<std::int64_t>(1, kTileDepth / block_depth);
-    const std::int64_t vectors = plan.panels.size(panel);
+    const std::int64_t vectors = panels.vectors.size(panel);
     const std::int64_t width = vectors * table_.lanes;
-    const std::int64_t first = plan.panels.begin(panel) * table_.lanes;
+    const std::int64_t first = panels.vectors.begin(panel) * table_.lanes;
     const std::int64_t channels = std::min(width, group.out_channels - first);
     const std::int64_t channel = group.out_begin + first;
     const T* const weights =
-        static_cast<const T*>(arrays.packed_weights) + plan.packed_offset + first * plan.depth;
+        static_cast<const T*>(arrays.packed_weights) + panels.offset + first * panels.depth;
     T* const sums = scratch.sums + (one_pass_ ? 0 : at.rows * at.columns * first);
     std::int64_t begin = pass.begin;
     do {
@@ -630,7 +631,7 @@ class DirectChannelsPlan final : public Plan {
     // those of the chunk before have asked for them, each for its share.
     constexpr std::int64_t line = kAlignment / sizeof(T);
     std::int64_t lines = 0;
-    if (packed_elements_ * std::int64_t(sizeof(T)) > kNearWeightsBytes) {
+    if (panels_.elements() * std::int64_t(sizeof(T)) > kNearWeightsBytes) {
       std::int64_t tiles = 0;
       for (const Band& band : bands_) tiles += at.rows * columns_of(band).count();
       const std::int64_t elements = tile.channels * tile.taps * tile.c_stride;
@@ -710,6 +711,7 @@ class DirectChannelsPlan final : public Plan {
   }
 
   const KernelTable<T>& table_;
+  ChannelPanels<T> panels_;
   const std::array<Axis, kSpatialAxes>& axes_;
   bool narrow_ = false;
   std::int64_t pitch_ = kChannelBlock;
@@ -717,9 +719,7 @@ class DirectChannelsPlan final : public Plan {
   std::int64_t group_blocks_ = 0;     // of input channels
   std::int64_t pass_blocks_ = 0;      // in each pass over a block
   bool one_pass_ = true;
-  std::int64_t widest_ = 1;  // output channels of a group, in whole vectors
-  std::vector<GroupPlan> groups_;
-  std::int64_t packed_elements_ = 0;
+  std::int64_t widest_ = 1;       // output channels of a group, in whole vectors
   std::int64_t column_step_ = 1;  // input columns from one that is copied to the next
   std::int64_t pixel_step_ = 1;   // copied columns of a phase from one output pixel to the next
   std::int64_t phases_ = 1;       // of columns
@@ -758,6 +758,7 @@ std::string direct_channels_refuses(const ConvProblem& p) {
 bool direct_channels_pays(const ConvProblem& p) {
   if (p.channels_last) return true;
   if (2 * most_out_channels(p) < kChannelBlock) return false;  // half of the lanes would idle
+  if (p.taps() == 1) return false;                             // no tap shares the copy
   // Two or three taps share little of the cost of changing the layout of input and output; im2col
   // copies whole vectors of long rows.
   const bool long_rows = p.axes[2].out >= 256 && p.axes[2].stride == 1;

@@ -303,8 +303,7 @@ class GroupedPlan final : public Plan {
     c.first = std::clamp<std::int64_t>(-c.start, 0, c.count);
     c.last = std::clamp(width.in - c.start, c.first, c.count);
     c.pitch = c.count * kChannelBlock;
-    // Rows a multiple of 4 KiB apart would share sets of the L1 cache.
-    if (c.pitch * std::int64_t(sizeof(T)) % 4096 == 0) c.pitch += kChannelBlock;
+    if (shares_a_set<T>(c.pitch)) c.pitch += kChannelBlock;
     c.depth_pitch = copied_rows(rows) * c.pitch;
     c.depth_pixels = copied_rows(rows) * c.count;
     return c;

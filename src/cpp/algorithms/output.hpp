@@ -96,6 +96,15 @@ inline std::optional<std::int64_t> pixel_stride(const ConvProblem& problem,
   return stride.value_or(1);
 }
 
+// The strides of the input of a 1x1 kernel from each output pixel to the next.
+inline Strides output_steps(const ConvProblem& problem, Strides strides) {
+  for (std::size_t axis = 0; axis < kSpatialAxes; ++axis) {
+    const Axis& along = problem.axes[axis];
+    if (along.out > 1) strides.axis[axis] *= along.stride;
+  }
+  return strides;
+}
+
 // Finished sums of pixels [begin, end), in row-major order, of `channels` output channels from
 // `channel`: rows of pixels if lanes are channels, else rows of channels.
 template <class T>

@@ -25,6 +25,9 @@ constexpr std::int64_t kTileBytes = 32 << 10;  // of pixels, most of an L1 cache
 constexpr std::int64_t kLargeOutputBytes = 4 << 20;
 constexpr std::int64_t kFewChannels = 16;
 
+// The least block of pixels takes 6 vectors of each channel.
+constexpr std::int64_t kMostPlanes = 4096;
+
 // Tiles of few output channels wait for memory where no cache holds the image, and ask for all of
 // the pixels that come next: 64 to 2 channels on 388 x 388 are 1.25 times as fast so, on 100 x 100
 // or to 16 channels slower.
@@ -197,17 +200,9 @@ class PointwisePlan final : public RowsPlan {
   }
 
   bool reads_in_place(const ConvArrays& arrays) const {
-    Strides steps = arrays.x_strides;  // from each output pixel's to the next
-    for (std::size_t axis = 0; axis < kSpatialAxes; ++axis) {
-      const Axis& along = problem().axes[axis];
-      if (along.out > 1) steps.axis[axis] *= along.stride;
-    }
-    if (pixel_stride(problem(), steps) != 1) return false;
+    if (pixel_stride(problem(), output_steps(problem(), arrays.x_strides)) != 1) return false;
     const std::int64_t channel = arrays.x_strides.channel;
-    // Channels a multiple of 4 KiB apart share a set of the L1 cache: more than its 8 ways would
-    // throw each other out.
-    const bool same_set = channel * std::int64_t(sizeof(T)) % 4096 == 0;
-    if (same_set && channels_ > 8) return false;
+    if (shares_a_set<T>(channel) && channels_ > 8) return false;
     const std::int64_t limit = std::numeric_limits<std::int32_t>::max() / channels_;
     return channel <= limit && channel >= -limit;
   }
@@ -400,26 +395,12 @@ class PointwisePlan final : public RowsPlan {
   bool waits_for_memory_ = false;
 };
 
-}  // namespace
-
-std::string pointwise_refuses(const ConvProblem& problem) {
-  for (const Axis& axis : problem.axes) {
-    if (axis.kernel != 1 || axis.pad_before != 0 || (axis.out - 1) * axis.stride >= axis.in) {
-      return "it computes 1x1 kernels without padding";
-    }
-  }
-  // Six vectors of 16 lanes of every channel, and a cache line, must have offsets of 32 bits.
-  if (most_in_channels(problem) > (std::int64_t(1) << 20)) return "a group has over 2^20 channels";
-  return {};
-}
-
-namespace {
-
 // Whether pixels are the better lanes. Lanes that idle past the last pixel, against changing the
 // layout of input and output for lanes of output channels: some 5.5 multiply-add instructions per
 // vector of each, as measured, or 8 with a stride, for a loop that is 1.5 % faster.
 bool lanes_are_pixels(const ConvProblem& problem) {
   if (problem.channels_last || problem.out_pixels() < 16) return false;
+  if (most_in_channels(problem) > kMostPlanes) return false;
   const auto pixels = static_cast<double>(problem.out_pixels());
   const double whole = static_cast<double>(ceil_div(problem.out_pixels(), 16) * 16);
   const auto each = [cost = strided(problem) ? 8 : 5.5](std::int64_t channels) {
@@ -430,6 +411,17 @@ bool lanes_are_pixels(const ConvProblem& problem) {
 }
 
 }  // namespace
+
+std::string pointwise_refuses(const ConvProblem& problem) {
+  for (const Axis& axis : problem.axes) {
+    if (axis.kernel != 1 || axis.pad_before != 0 || (axis.out - 1) * axis.stride >= axis.in) {
+      return "it computes 1x1 kernels without padding";
+    }
+  }
+  // A copied pixel takes 2 MiB at most.
+  if (most_in_channels(problem) > (std::int64_t(1) << 18)) return "a group has over 2^18 channels";
+  return {};
+}
 
 bool pointwise_pays(const ConvProblem& problem) {
   const std::int64_t outs = most_out_channels(problem);

@@ -1,4 +1,4 @@
-// The halves of "pointwise".
+// The half of "pointwise" that stands in a file of its own.
 #pragma once
 
 #include "algorithms/algorithm.hpp"

@@ -3,6 +3,7 @@
 // of the L1 cache, are copied first.
 #include <algorithm>
 
+#include "algorithms/channel_panels.hpp"
 #include "algorithms/common.hpp"
 #include "algorithms/output.hpp"
 #include "algorithms/pointwise.hpp"
@@ -12,10 +13,10 @@
 namespace pyconv {
 namespace {
 
-// The pixels of a task, and their outputs: each a quarter of a 1 MiB L2 cache, unless so few pixels
-// share the weights that these would come from beyond it too often.
+// The pixels of a task, and their outputs: each a quarter of a 1 MiB L2 cache. Pixels may take more
+// where otherwise too few of them shared weights from beyond it.
 constexpr std::int64_t kBlockBytes = 256 << 10;
-constexpr std::int64_t kFewestBytes = 1 << 20;
+constexpr std::int64_t kMostBlockBytes = 1 << 20;
 constexpr std::int64_t kFewestPixels = 56;
 constexpr std::int64_t kMostPixels = 1024;
 
@@ -26,34 +27,26 @@ template <class T>
 class PointwiseChannelsPlan final : public RowsPlan {
  public:
   explicit PointwiseChannelsPlan(ConvProblem problem_in)
-      : RowsPlan(std::move(problem_in)), table_(kernels<T>()) {
+      : RowsPlan(std::move(problem_in)), table_(kernels<T>()), panels_(problem(), table_) {
     const ConvProblem& p = problem();
     const std::int64_t element = sizeof(T);
-    for (const Group& group : p.groups) {
-      const std::int64_t vectors = ceil_div(group.out_channels, table_.lanes);
-      groups_.push_back({Split::by_limit(vectors, table_.tile_vectors), packed_elements_});
-      packed_elements_ += vectors * table_.lanes * group.in_channels;
-    }
     const std::int64_t in_bytes = std::max<std::int64_t>(1, most_in_channels(p)) * element;
     const std::int64_t out_bytes = std::max<std::int64_t>(1, most_out_channels(p)) * element;
     pixels_ = std::clamp<std::int64_t>(kBlockBytes / std::max(in_bytes, out_bytes), 1, kMostPixels);
-    pixels_ = std::max(pixels_, std::min(kFewestPixels, kFewestBytes / in_bytes));
+    pixels_ = std::max(pixels_, std::min(kFewestPixels, kMostBlockBytes / in_bytes));
     pitch_ = in_bytes / element;
-    if (shares_a_set(pitch_)) pitch_ += kAlignment / element;
+    if (shares_a_set<T>(pitch_)) pitch_ += kAlignment / element;
   }
 
   std::string name() const override { return "pointwise"; }
   std::string packing() const override { return "channels"; }
 
   std::size_t packed_bytes() const override {
-    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
+    return static_cast<std::size_t>(panels_.elements()) * sizeof(T);
   }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
-    for (std::size_t g = 0; g < weights.size(); ++g) {
-      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].panels, table_.lanes,
-                  table_, static_cast<T*>(packed) + groups_[g].packed_offset);
-    }
+    panels_.pack(weights, packed);
   }
 
   int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
@@ -62,13 +55,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
     return static_cast<std::size_t>(threads) * carve(nullptr).bytes;
   }
 
-  std::string tile() const override {
-    std::int64_t vectors = 0;
-    for (const GroupPlan& group : groups_) vectors = std::max(vectors, group.panels.largest());
-    if (vectors < 1) return "none";
-    return std::to_string(table_.channels_rows[vectors - 1]) + " pixels x " +
-           std::to_string(vectors * table_.lanes) + " channels";
-  }
+  std::string tile() const override { return panels_.tile(); }
 
   std::string reason() const override {
     return "a 1x1 kernel reads its input where it stands; lanes are output channels";
@@ -89,7 +76,8 @@ class PointwiseChannelsPlan final : public RowsPlan {
     const Split blocks = Split::by_count(
         units, even_blocks(ceil_div(units, pixels_ / unit), p.batch * groups, most, threads));
     // Threads share the panels where pixels are too few for them.
-    const std::int64_t parts = p.batch * groups * most < threads ? threads : 1;
+    const bool few = p.batch * groups * most < threads;
+    const std::int64_t parts = few ? std::min<std::int64_t>(threads, panels_.most()) : 1;
     const std::int64_t tasks = p.batch * groups * blocks.count() * parts;
     parallel_for(tasks, threads, [&](std::int64_t task, int thread) {
       const std::int64_t block = task / parts % blocks.count();
@@ -98,7 +86,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
       at.image = task / parts / blocks.count() / groups;
       at.begin = blocks.begin(block) * unit;
       at.end = blocks.end(block) * unit;
-      const Split panels = Split::by_count(groups_[at.group].panels.count(), parts);
+      const Split panels = Split::by_count(panels_.of(at.group).vectors.count(), parts);
       at.panel = panels.begin(task % parts);
       at.panel_end = panels.end(task % parts);
       run_task(arrays, at, reading,
@@ -113,25 +101,20 @@ class PointwiseChannelsPlan final : public RowsPlan {
     const std::int64_t width = problem().axes[2].out;
     const Reading reading = make_reading(arrays);
     const Split blocks = Split::by_limit((end - begin) * width, pixels_);
-    for (std::size_t group = 0; group < groups_.size(); ++group) {
+    for (std::size_t group = 0; group < problem().groups.size(); ++group) {
       for (std::int64_t block = 0; block < blocks.count(); ++block) {
         const Place at{0,
                        group,
                        begin * width + blocks.begin(block),
                        begin * width + blocks.end(block),
                        0,
-                       groups_[group].panels.count()};
+                       panels_.of(group).vectors.count()};
         run_task(arrays, at, reading, carve(workspace));
       }
     }
   }
 
  private:
-  struct GroupPlan {
-    Split panels;  // of vectors of output channels
-    std::int64_t packed_offset;
-  };
-
   struct Scratch {
     T* copy;
     T* sums;
@@ -158,10 +141,6 @@ class PointwiseChannelsPlan final : public RowsPlan {
     std::int64_t panel_end;
   };
 
-  // Pixels a multiple of 4 KiB apart share a set of the L1 cache: more than its 8 ways would throw
-  // each other out.
-  static bool shares_a_set(std::int64_t step) { return step * std::int64_t(sizeof(T)) % 4096 == 0; }
-
   Scratch carve(void* base) const {
     const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     Carver carver(base);
@@ -172,19 +151,9 @@ class PointwiseChannelsPlan final : public RowsPlan {
     return scratch;
   }
 
-  // The strides of the input from each output pixel to the next.
-  Strides x_steps(const ConvArrays& arrays) const {
-    Strides steps = arrays.x_strides;
-    for (std::size_t axis = 0; axis < kSpatialAxes; ++axis) {
-      const Axis& along = problem().axes[axis];
-      if (along.out > 1) steps.axis[axis] *= along.stride;
-    }
-    return steps;
-  }
-
   Reading make_reading(const ConvArrays& arrays) const {
     const ConvProblem& p = problem();
-    const Strides steps = x_steps(arrays);
+    const Strides steps = output_steps(problem(), arrays.x_strides);
     const auto x = pixel_stride(p, steps);
     const auto out = pixel_stride(p, arrays.out_strides);
     const auto residual = pixel_stride(p, arrays.residual_strides);
@@ -193,7 +162,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
     reading.x_step = reading.flat ? *x : steps.axis[2];
     reading.out_step = reading.flat ? *out : arrays.out_strides.axis[2];
     reading.residual_step = reading.flat && residual ? *residual : arrays.residual_strides.axis[2];
-    reading.in_place = steps.channel == 1 && !shares_a_set(reading.x_step);
+    reading.in_place = steps.channel == 1 && !shares_a_set<T>(reading.x_step);
     reading.ends = channels_end_in_output(p, arrays);
     return reading;
   }
@@ -223,7 +192,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
   void run_pixels(const ConvArrays& arrays, const Place& at, const Reading& reading,
                   const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
-    const Strides steps = x_steps(arrays);
+    const Strides steps = output_steps(problem(), arrays.x_strides);
     const std::int64_t count = at.end - at.begin;
     WindowTileArgs<T> tile{};
     tile.a = static_cast<const T*>(arrays.x) + at.image * steps.batch +
@@ -256,14 +225,14 @@ class PointwiseChannelsPlan final : public RowsPlan {
   void run_panel(const ConvArrays& arrays, const Place& at, const Reading& reading,
                  WindowTileArgs<T> tile, std::int64_t panel, const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
-    const GroupPlan& plan = groups_[at.group];
-    const std::int64_t vectors = plan.panels.size(panel);
+    const typename ChannelPanels<T>::GroupPanels& panels = panels_.of(at.group);
+    const std::int64_t vectors = panels.vectors.size(panel);
     const std::int64_t width = vectors * table_.lanes;
-    const std::int64_t first = plan.panels.begin(panel) * table_.lanes;
+    const std::int64_t first = panels.vectors.begin(panel) * table_.lanes;
     const std::int64_t channels = std::min(width, group.out_channels - first);
     const std::int64_t channel = group.out_begin + first;
-    tile.b = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset +
-             first * group.in_channels;
+    tile.b =
+        static_cast<const T*>(arrays.packed_weights) + panels.offset + first * group.in_channels;
     tile.c_stride = width;
     TileEnd<T> end{};
     if (reading.ends) {
@@ -289,7 +258,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
       const std::int64_t pixel = tiles.begin(part);
       tile.a = pixels + pixel * tile.a_row;
       // The first panel meets pixels that no cache has, perhaps.
-      if (panel == at.panel && reading.in_place) {
+      if (panel == at.panel && reading.in_place && tile.a_row == group.in_channels) {
         tile.ahead = pixels + tiles.end(part) * tile.a_row;
         tile.lines_ahead = tiles.size(part);
       }
@@ -311,8 +280,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
   }
 
   const KernelTable<T>& table_;
-  std::vector<GroupPlan> groups_;
-  std::int64_t packed_elements_ = 0;
+  ChannelPanels<T> panels_;
   std::int64_t pixels_ = 1;  // of a task
   std::int64_t pitch_ = 1;   // of copied pixels
 };

@@ -187,7 +187,8 @@ using WindowTile = void (*)(const WindowTileArgs<T>& args);
 // them:
 //     to[c / kChannelBlock * block_pitch + j % phases * phase_pitch + j / phases * pitch +
 //        c % kChannelBlock] = from[c][start + j * step]
-// for j < count and c < channels, as padding extends the row of column_in elements. Exactly
+// for j < count and c < channels (up to kChannelBlock of them have no use for block_pitch), as
+// padding extends the row of column_in elements. Exactly
 // first <= j < last lie inside it.
 template <class T>
 struct PixelRowArgs {
