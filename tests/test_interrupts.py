@@ -63,9 +63,12 @@ def test_ctrl_c_ends_a_call(algorithm: str, threads: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     timer = threading.Timer(0.4, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        timer.start()
-        problem.run(algorithm, num_threads=threads)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            problem.run(algorithm, num_threads=threads)
+    finally:
+        timer.cancel()  # or, where the algorithm cannot serve, it would interrupt another test
     assert time.monotonic() - sent[0] < PROMPT
     timer.join()
     # Nothing is left behind.
