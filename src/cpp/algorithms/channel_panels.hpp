@@ -32,7 +32,7 @@ class ChannelPanels {
   }
 
   const GroupPanels& of(std::size_t group) const { return groups_[group]; }
-  std::int64_t elements() const { return elements_; }
+  std::int64_t bytes() const { return elements_ * std::int64_t(sizeof(T)); }
 
   // Panels of the group that has the most.
   std::int64_t most() const {

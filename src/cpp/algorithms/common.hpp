@@ -66,6 +66,13 @@ bool shares_a_set(std::int64_t stride) {
   return stride * std::int64_t(sizeof(T)) % 4096 == 0;
 }
 
+// Whether the last of the vectors that so many channels take is half empty at least.
+template <class T>
+bool ends_low(const KernelTable<T>& table, std::int64_t channels) {
+  const std::int64_t last = channels % table.lanes;
+  return last > 0 && 2 * last <= table.lanes;
+}
+
 // Asks for `count` elements, into L2 unless they are wanted at once.
 template <bool kAtOnce, class T>
 void prefetch(const T* from, std::int64_t count) {
@@ -177,14 +184,18 @@ inline double met_taps(const Axis& axis, PaddingMode mode) {
   return met;
 }
 
+// The share of them among all pairs of an axis that has outputs.
+inline double met_share(const Axis& axis, PaddingMode mode) {
+  return met_taps(axis, mode) / (static_cast<double>(axis.out) * static_cast<double>(axis.kernel));
+}
+
 // The share of taps of the height and width axes that are not in zero padding: lanes of output
 // channels leave out most of the others.
 inline double taps_inside(const ConvProblem& p) {
   if (p.out_pixels() == 0) return 1;
   double share = 1;
   for (const Axis* axis : {&p.axes[1], &p.axes[2]}) {
-    share *= met_taps(*axis, p.padding_mode) /
-             (static_cast<double>(axis->out) * static_cast<double>(axis->kernel));
+    share *= met_share(*axis, p.padding_mode);
   }
   return share;
 }

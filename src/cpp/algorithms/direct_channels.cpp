@@ -130,7 +130,8 @@ class DirectChannelsPlan final : public Plan {
     const bool alike = std::all_of(p.groups.begin(), p.groups.end(), [&](const Group& group) {
       return group.in_channels == in_channels;
     });
-    narrow_ = alike && in_channels <= kChannelBlock && met_share(axes_[2]) > kNarrowMet;
+    narrow_ =
+        alike && in_channels <= kChannelBlock && met_share(axes_[2], p.padding_mode) > kNarrowMet;
     if (narrow_) pitch_ = std::max<std::int64_t>(1, in_channels);
     group_blocks_ = ceil_div(in_channels, kChannelBlock);
     const Axis& width = axes_[2];
@@ -161,9 +162,7 @@ class DirectChannelsPlan final : public Plan {
   std::string name() const override { return "direct_channels"; }
   std::string packing() const override { return "channels"; }
 
-  std::size_t packed_bytes() const override {
-    return static_cast<std::size_t>(panels_.elements()) * sizeof(T);
-  }
+  std::size_t packed_bytes() const override { return static_cast<std::size_t>(panels_.bytes()); }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
     panels_.pack(weights, packed);
@@ -271,13 +270,6 @@ class DirectChannelsPlan final : public Plan {
     return l;
   }
 
-  // The share of width taps that are not in zero padding.
-  double met_share(const Axis& width) const {
-    return met_taps(width, problem().padding_mode) /
-           (static_cast<double>(width.kernel) *
-            static_cast<double>(std::max<std::int64_t>(1, width.out)));
-  }
-
   // Of one phase, under so many output columns.
   std::int64_t copied_columns(std::int64_t columns) const {
     return (columns - 1) * pixel_step_ + reach_ + 1;
@@ -346,7 +338,7 @@ class DirectChannelsPlan final : public Plan {
       }
     };
     cut(most_pixels, kCopyBytes);
-    if (panels_.elements() <= elements(kCopyBytes) || groups_together_ > 1) return;
+    if (panels_.bytes() <= kCopyBytes || groups_together_ > 1) return;
 
     // Weights that no L2 cache holds come anew for each block. It may then take more than a cache
     // holds, too: each panel goes through it in the order of its channels. Nor is one pass over the
@@ -612,14 +604,8 @@ class DirectChannelsPlan final : public Plan {
     std::int32_t unit = 0;
     TileEnd<T> tile_end{};
     if (last && ends) {
-      const Clamp clamp = *clamp_of(problem().activation);
-      tile_end.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
-      tile_end.bias_per_column = true;
-      tile_end.residual_stride = arrays.residual_strides.axis[2];
-      tile_end.out_stride = arrays.out_strides.axis[2];
-      tile_end.tail = channels - (vectors - 1) * table_.lanes;
-      tile_end.low = static_cast<T>(clamp.low);
-      tile_end.high = static_cast<T>(clamp.high);
+      tile_end = panel_end(problem(), arrays, table_, channel, channels, arrays.out_strides.axis[2],
+                           arrays.residual_strides.axis[2]);
       tile.end = &tile_end;
     }
     const auto columns_of = [&](const Band& band) {
@@ -631,7 +617,7 @@ class DirectChannelsPlan final : public Plan {
     // those of the chunk before have asked for them, each for its share.
     constexpr std::int64_t line = kAlignment / sizeof(T);
     std::int64_t lines = 0;
-    if (panels_.elements() * std::int64_t(sizeof(T)) > kNearWeightsBytes) {
+    if (panels_.bytes() > kNearWeightsBytes) {
       std::int64_t tiles = 0;
       for (const Band& band : bands_) tiles += at.rows * columns_of(band).count();
       const std::int64_t elements = tile.channels * tile.taps * tile.c_stride;

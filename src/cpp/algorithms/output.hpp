@@ -71,11 +71,22 @@ ChannelsEnd<T> output_end(const ConvProblem& problem, const ConvArrays& arrays, 
   return end;
 }
 
-// Whether the last of the vectors that so many channels take is half empty at least.
+// The end of tiles of `channels` output channels from `channel` on, as lanes, before any pixel's
+// place is known: strides are those from one pixel to the next.
 template <class T>
-bool ends_low(const KernelTable<T>& table, std::int64_t channels) {
-  const std::int64_t last = channels % table.lanes;
-  return last > 0 && 2 * last <= table.lanes;
+TileEnd<T> panel_end(const ConvProblem& problem, const ConvArrays& arrays,
+                     const KernelTable<T>& table, std::int64_t channel, std::int64_t channels,
+                     std::int64_t out_stride, std::int64_t residual_stride) {
+  const Clamp clamp = *clamp_of(problem.activation);
+  TileEnd<T> end{};
+  if (arrays.bias) end.bias = static_cast<const T*>(arrays.bias) + channel;
+  end.bias_per_column = true;
+  end.residual_stride = residual_stride;
+  end.out_stride = out_stride;
+  end.tail = (channels - 1) % table.lanes + 1;
+  end.low = static_cast<T>(clamp.low);
+  end.high = static_cast<T>(clamp.high);
+  return end;
 }
 
 // The stride from each output pixel to the next in row-major order, if there is one.

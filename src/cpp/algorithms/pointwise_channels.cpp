@@ -41,9 +41,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
   std::string name() const override { return "pointwise"; }
   std::string packing() const override { return "channels"; }
 
-  std::size_t packed_bytes() const override {
-    return static_cast<std::size_t>(panels_.elements()) * sizeof(T);
-  }
+  std::size_t packed_bytes() const override { return static_cast<std::size_t>(panels_.bytes()); }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
     panels_.pack(weights, packed);
@@ -236,14 +234,8 @@ class PointwiseChannelsPlan final : public RowsPlan {
     tile.c_stride = width;
     TileEnd<T> end{};
     if (reading.ends) {
-      const Clamp clamp = *clamp_of(problem().activation);
-      end.low = static_cast<T>(clamp.low);
-      end.high = static_cast<T>(clamp.high);
-      if (arrays.bias) end.bias = static_cast<const T*>(arrays.bias) + channel;
-      end.bias_per_column = true;
-      end.residual_stride = reading.residual_step;
-      end.out_stride = reading.out_step;
-      end.tail = channels - width + table_.lanes;
+      end = panel_end(problem(), arrays, table_, channel, channels, reading.out_step,
+                      reading.residual_step);
       tile.end = &end;
     }
     const auto place = [&](const Strides& strides) {

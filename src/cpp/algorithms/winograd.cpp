@@ -34,7 +34,6 @@
 #include <optional>
 
 #include "algorithms/common.hpp"
-#include "algorithms/output.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
 #include "core/workspace.hpp"
