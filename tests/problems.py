@@ -69,6 +69,13 @@ class Problem:
         direct = algorithm in DIRECT or (algorithm == "auto" and first.shape[-2:] != (3, 3))
         (expected if direct else expected.of_the_whole()).check(y)
 
+    def check_bits(self, algorithm: str, num_threads: Sequence[int | None] = (None,)) -> None:
+        """Assert that an algorithm's result is what the reference is, bit for bit."""
+        expected = self.run("reference").view(np.uint8)
+        for threads in num_threads:
+            y = self.run(algorithm, num_threads=threads)
+            np.testing.assert_array_equal(y.view(np.uint8), expected)
+
     def expected(self) -> oracle.Expected:
         """What the oracle says."""
         return oracle.expect(

@@ -42,10 +42,7 @@ def test_planes_that_share_cache_sets(dtype: Any) -> None:
 
 
 def same_bits(problem: Problem) -> None:
-    expected = problem.run("reference").view(np.uint8)
-    for num_threads in (1, 3):
-        got = problem.run("pointwise", num_threads=num_threads)
-        np.testing.assert_array_equal(got.view(np.uint8), expected)
+    problem.check_bits("pointwise", num_threads=(1, 3))
 
 
 @pytest.mark.parametrize("out_channels", [1, 8, 17, 33, 48, 65])
