@@ -666,7 +666,7 @@ bool grouped_pays(const ConvProblem& p) {
     const bool plane = height.kernel == 3 && width.kernel == 3 && height.dilation == 1 &&
                        width.dilation == 1 && height.stride == width.stride &&
                        p.padding_mode == PaddingMode::zeros;
-    const bool long_rows = plane ? width.out >= (width.stride == 1 ? 12 : 7) && width.stride <= 2
+    const bool long_rows = plane ? width.out >= (width.stride == 1 ? 10 : 6) && width.stride <= 2
                                  : width.out >= 64 && width.stride == 1 && p.taps() <= 9;
     return out_channels == 1 ? !long_rows : width.out <= lanes / 2;
   }

@@ -34,31 +34,31 @@ enum class PlaneEdge {
 
 // One vector of a tile: its column, and at an edge of the plane the lanes that may be read, per
 // load, and stored.
-template <class T>
+template <class V>
 struct PlaneVector {
-  typename Vec<T>::Mask load[5];
-  typename Vec<T>::Mask store;
+  typename V::Mask load[5];
+  typename V::Mask store;
   std::int64_t column;
   std::int64_t beside;  // 1 if the single element that stride 2 needs lies inside, else 0
 };
 
 // The `i`-th load of a row under the `v`-th vector of a tile.
-template <class T, int kLoads, PlaneEdge kEdge>
-[[gnu::always_inline]] static inline Vec<T> plane_load(const T* from, const PlaneVector<T>& vector,
-                                                       int v, int i) {
+template <class V, int kLoads, PlaneEdge kEdge, class T>
+[[gnu::always_inline]] static inline V plane_load(const T* from, const PlaneVector<V>& vector,
+                                                  int v, int i) {
   const bool side = v == 0 ? i < kLoads / 2 : 2 * i >= kLoads;
   const bool masked = kEdge == PlaneEdge::any || (kEdge == PlaneEdge::sides && side);
-  return masked ? Vec<T>::load_or_zero(vector.load[i], from) : Vec<T>::load(from);
+  return masked ? V::load_or_zero(vector.load[i], from) : V::load(from);
 }
 
 // What three taps at stride 2 meet, `from` on.
-template <class T, PlaneTaps kTaps, PlaneEdge kEdge>
-[[gnu::always_inline]] static inline void plane_pixels(const T* from, const PlaneVector<T>& vector,
-                                                       int v, Vec<T> (&pixel)[3]) {
-  using V = Vec<T>;
+template <class V, PlaneTaps kTaps, PlaneEdge kEdge, class T>
+[[gnu::always_inline]] static inline void plane_pixels(const T* from, const PlaneVector<V>& vector,
+                                                       int v, V (&pixel)[3]) {
   constexpr int kFirst = kTaps == PlaneTaps::odd ? 1 : 0;
-  const V low = plane_load<T, 2, kEdge>(from + kFirst, vector, v, 0);
-  const V high = plane_load<T, 2, kEdge>(from + kFirst + V::lanes, vector, v, 1);
+  V low = plane_load<V, 2, kEdge>(from + kFirst, vector, v, 0);
+  V high = plane_load<V, 2, kEdge>(from + kFirst + V::lanes, vector, v, 1);
+  asm("" : "+v"(low.v), "+v"(high.v));  // or GCC would load both twice
   pixel[kFirst] = V::even(low, high);
   pixel[kFirst + 1] = V::odd(low, high);
   const bool inside = kEdge == PlaneEdge::none || vector.beside == 1;
@@ -72,12 +72,11 @@ template <class T, PlaneTaps kTaps, PlaneEdge kEdge>
 
 // `kRows` output rows of a channel's plane from `row` on, at some vectors of columns. `end` is that
 // of the channel.
-template <class T, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdge kEdge>
+template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdge kEdge, class T>
 [[gnu::always_inline]] static inline void plane_tile(const DepthwisePlaneArgs<T>& args,
                                                      std::int64_t channel,
                                                      const DepthwiseEnd<T>& end, std::int64_t row,
-                                                     const PlaneVector<T> (&vectors)[kVectors]) {
-  using V = Vec<T>;
+                                                     const PlaneVector<V> (&vectors)[kVectors]) {
   constexpr int kStride = stride_of(kTaps);
   V sum[kRows][kVectors];
 #pragma GCC unroll 14
@@ -85,10 +84,12 @@ template <class T, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) sum[r][v] = V::zero();
   }
-  const std::int64_t top = row * kStride - args.pad_row;
   for (std::int64_t d = 0; d < args.plane_count; ++d) {
+    std::int64_t top = row * kStride - args.pad_row;
     const T* const x = args.planes[d].x + channel * args.x_channel;
-    const T* const weights = args.planes[d].weights + channel * args.weights_channel;
+    const T* weights = args.planes[d].weights + channel * args.weights_channel;
+    // Or GCC would keep what follows from them for the next plane, which there seldom is.
+    asm("" : "+r"(top), "+r"(weights));
     V weight[kSize * kSize];
 #pragma GCC unroll 25
     for (int i = 0; i < kSize * kSize; ++i) {
@@ -110,7 +111,7 @@ template <class T, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) {
           if constexpr (kStride == 2) {
-            plane_pixels<T, kTaps, kEdge>(from[v], vectors[v], v, strided[v]);
+            plane_pixels<V, kTaps, kEdge>(from[v], vectors[v], v, strided[v]);
           }
           if (args.ahead != 0) __builtin_prefetch(from[v] + args.ahead, 0, 2);
         }
@@ -122,7 +123,7 @@ template <class T, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
             if constexpr (kStride == 2) {
               pixel = strided[v][w];
             } else {
-              pixel = plane_load<T, kSize, kEdge>(from[v] + w, vectors[v], v, w);
+              pixel = plane_load<V, kSize, kEdge>(from[v] + w, vectors[v], v, w);
             }
             asm("" : "+v"(pixel.v));  // or GCC would load it again for every use
 #pragma GCC unroll 14
@@ -169,63 +170,73 @@ template <class T, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
 }
 
 // Tiles of kRows rows: one at an edge, or `count` neighbouring ones from the first on.
-template <class T, int kSize, PlaneTaps kTaps, int kRows, int kVectors>
+template <class V, class T, int kSize, PlaneTaps kTaps, int kRows, int kVectors>
 static void plane_tiles(const DepthwisePlaneArgs<T>& args, std::int64_t channel,
-                        const DepthwiseEnd<T>& end, std::int64_t row, const PlaneVector<T>* vectors,
+                        const DepthwiseEnd<T>& end, std::int64_t row, const PlaneVector<V>* vectors,
                         std::int64_t count, PlaneEdge edge) {
-  PlaneVector<T> at[kVectors];
+  PlaneVector<V> at[kVectors];
   for (int v = 0; v < kVectors; ++v) at[v] = vectors[v];
   if (edge == PlaneEdge::any) {
-    plane_tile<T, kSize, kTaps, kRows, kVectors, PlaneEdge::any>(args, channel, end, row, at);
+    plane_tile<V, kSize, kTaps, kRows, kVectors, PlaneEdge::any>(args, channel, end, row, at);
     return;
   }
   if constexpr (kVectors == 2) {
     if (edge == PlaneEdge::sides) {
-      plane_tile<T, kSize, kTaps, kRows, 2, PlaneEdge::sides>(args, channel, end, row, at);
+      plane_tile<V, kSize, kTaps, kRows, 2, PlaneEdge::sides>(args, channel, end, row, at);
       return;
     }
   }
   for (std::int64_t i = 0; i < count; ++i) {
-    plane_tile<T, kSize, kTaps, kRows, kVectors, PlaneEdge::none>(args, channel, end, row, at);
-    for (int v = 0; v < kVectors; ++v) at[v].column += kVectors * Vec<T>::lanes;
+    plane_tile<V, kSize, kTaps, kRows, kVectors, PlaneEdge::none>(args, channel, end, row, at);
+    for (int v = 0; v < kVectors; ++v) at[v].column += kVectors * V::lanes;
   }
 }
 
-template <class T>
+template <class V, class T>
 using PlaneTiles = void (*)(const DepthwisePlaneArgs<T>&, std::int64_t, const DepthwiseEnd<T>&,
-                            std::int64_t, const PlaneVector<T>*, std::int64_t, PlaneEdge);
+                            std::int64_t, const PlaneVector<V>*, std::int64_t, PlaneEdge);
 
-template <class T, int kSize, PlaneTaps kTaps, int kVectors,
+template <class V, class T, int kSize, PlaneTaps kTaps, int kVectors,
           int kRows = plane_rows(kSize, stride_of(kTaps), kVectors)>
-static constexpr void fill_plane_tiles(PlaneTiles<T>* tiles) {
-  tiles[kRows - 1] = plane_tiles<T, kSize, kTaps, kRows, kVectors>;
-  if constexpr (kRows > 1) fill_plane_tiles<T, kSize, kTaps, kVectors, kRows - 1>(tiles);
+static constexpr void fill_plane_tiles(PlaneTiles<V, T>* tiles) {
+  tiles[kRows - 1] = plane_tiles<V, T, kSize, kTaps, kRows, kVectors>;
+  if constexpr (kRows > 1) fill_plane_tiles<V, T, kSize, kTaps, kVectors, kRows - 1>(tiles);
 }
 
 // Tiles of all heights, of one width.
-template <class T, int kSize, PlaneTaps kTaps, int kVectors>
+template <class V, class T, int kSize, PlaneTaps kTaps, int kVectors>
 struct PlaneTileTable {
   static constexpr int kMost = plane_rows(kSize, stride_of(kTaps), kVectors);
-  PlaneTiles<T> tiles[kMost];
-  constexpr PlaneTileTable() : tiles{} { fill_plane_tiles<T, kSize, kTaps, kVectors>(tiles); }
+  PlaneTiles<V, T> tiles[kMost];
+  constexpr PlaneTileTable() : tiles{} { fill_plane_tiles<V, T, kSize, kTaps, kVectors>(tiles); }
+
+  // Rows cut into as few tiles as can be, the first `more` of them one row higher than the others.
+  struct Cut {
+    std::int64_t count;
+    std::int64_t rows;
+    std::int64_t more;
+  };
+  static Cut cut(std::int64_t rows) {
+    const std::int64_t count = (rows + kMost - 1) / kMost;
+    return count > 0 ? Cut{count, rows / count, rows % count} : Cut{};
+  }
 
   void run(const DepthwisePlaneArgs<T>& args, std::int64_t channel, const DepthwiseEnd<T>& end,
-           const PlaneVector<T>* vectors, std::int64_t count, PlaneEdge edge) const {
-    const std::int64_t parts = (args.rows + kMost - 1) / kMost;
+           const Cut& cut, const PlaneVector<V>* vectors, std::int64_t count,
+           PlaneEdge edge) const {
     std::int64_t row = args.row;
-    for (std::int64_t part = 0; part < parts; ++part) {
-      const std::int64_t rows = args.rows / parts + (part < args.rows % parts ? 1 : 0);
+    for (std::int64_t part = 0; part < cut.count; ++part) {
+      const std::int64_t rows = cut.rows + (part < cut.more ? 1 : 0);
       tiles[rows - 1](args, channel, end, row, vectors, count, edge);
       row += rows;
     }
   }
 };
 
-template <class T, int kSize, PlaneTaps kTaps>
+template <class V, int kSize, PlaneTaps kTaps, class T>
 static void plane_of(const DepthwisePlaneArgs<T>& args) {
-  using V = Vec<T>;
-  static constexpr PlaneTileTable<T, kSize, kTaps, 1> kSingle;
-  static constexpr PlaneTileTable<T, kSize, kTaps, 2> kPairs;
+  static constexpr PlaneTileTable<V, T, kSize, kTaps, 1> kSingle;
+  static constexpr PlaneTileTable<V, T, kSize, kTaps, 2> kPairs;
   constexpr int kStride = stride_of(kTaps);
   constexpr int kLoads = kTaps == PlaneTaps::unit ? kSize : 2;
   const std::int64_t columns_end = args.column + args.columns;
@@ -244,7 +255,7 @@ static void plane_of(const DepthwisePlaneArgs<T>& args) {
     return at >= 0 && at + V::lanes <= args.in_columns;
   };
   const auto edge = [&](std::int64_t column) {
-    PlaneVector<T> vector;
+    PlaneVector<V> vector;
     const auto range = [](std::int64_t from, std::int64_t upto) {
       const auto clip = [](std::int64_t lane) {
         return static_cast<int>(lane < 0 ? 0 : lane > V::lanes ? V::lanes : lane);
@@ -293,12 +304,12 @@ static void plane_of(const DepthwisePlaneArgs<T>& args) {
   }
 
   const std::int64_t pairs = (last - first) / 2;
-  PlaneVector<T> inner[2];
+  PlaneVector<V> inner[2];
   inner[0].column = column_of(first);
   inner[1].column = column_of(first + 1);
-  PlaneVector<T> single;
+  PlaneVector<V> single;
   single.column = column_of(first + 2 * pairs);
-  const PlaneVector<T> side[2] = {edge(args.column), edge(right)};
+  const PlaneVector<V> side[2] = {edge(args.column), edge(right)};
 
   // The others, which most channels have in common.
   const std::int64_t resume = first + 2 * pairs;
@@ -307,28 +318,30 @@ static void plane_of(const DepthwisePlaneArgs<T>& args) {
     return edge(column_of(n < first ? n : n - first + resume));
   };
   constexpr std::int64_t kMostKept = 8;
-  PlaneVector<T> kept[kMostKept];
+  PlaneVector<V> kept[kMostKept];
   for (std::int64_t n = 0; n < others && n < kMostKept; ++n) kept[n] = other(n);
 
+  const auto single_cut = kSingle.cut(args.rows);
+  const auto pairs_cut = kPairs.cut(args.rows);
   DepthwiseEnd<T> end = args.end;
   for (std::int64_t channel = 0; channel < args.channels; ++channel) {
     if (args.biases) end.bias = args.biases[channel];
-    if (pairs > 0) kPairs.run(args, channel, end, inner, pairs, PlaneEdge::none);
+    if (pairs > 0) kPairs.run(args, channel, end, pairs_cut, inner, pairs, PlaneEdge::none);
     if (sides) {
-      if (resume < last) kSingle.run(args, channel, end, &single, 1, PlaneEdge::none);
-      kPairs.run(args, channel, end, side, 1, PlaneEdge::sides);
+      if (resume < last) kSingle.run(args, channel, end, single_cut, &single, 1, PlaneEdge::none);
+      kPairs.run(args, channel, end, pairs_cut, side, 1, PlaneEdge::sides);
     }
     for (std::int64_t n = 0; n < others; n += 2) {
-      PlaneVector<T> computed[2];
+      PlaneVector<V> computed[2];
       if (n + 1 >= kMostKept) {
         computed[0] = other(n);
         computed[1] = other(n + 1);
       }
-      const PlaneVector<T>* const two = n + 1 < kMostKept ? kept + n : computed;
+      const PlaneVector<V>* const two = n + 1 < kMostKept ? kept + n : computed;
       if (n + 1 == others) {
-        kSingle.run(args, channel, end, two, 1, PlaneEdge::any);
+        kSingle.run(args, channel, end, single_cut, two, 1, PlaneEdge::any);
       } else {
-        kPairs.run(args, channel, end, two, 1, PlaneEdge::any);
+        kPairs.run(args, channel, end, pairs_cut, two, 1, PlaneEdge::any);
       }
     }
     end.out += args.out_channel;
@@ -336,14 +349,24 @@ static void plane_of(const DepthwisePlaneArgs<T>& args) {
   }
 }
 
+template <class V, int kSize, int kStride, class T>
+static void plane_of_lanes(const DepthwisePlaneArgs<T>& args) {
+  if constexpr (kStride == 1) {
+    plane_of<V, kSize, PlaneTaps::unit>(args);
+  } else if (args.pad_column % 2 == 0) {
+    plane_of<V, kSize, PlaneTaps::even>(args);
+  } else {
+    plane_of<V, kSize, PlaneTaps::odd>(args);  // its loads are more often aligned
+  }
+}
+
 template <class T, int kSize, int kStride>
 void depthwise_plane(const DepthwisePlaneArgs<T>& args) {
-  if constexpr (kStride == 1) {
-    plane_of<T, kSize, PlaneTaps::unit>(args);
-  } else if (args.pad_column % 2 == 0) {
-    plane_of<T, kSize, PlaneTaps::even>(args);
+  using Half = typename Vec<T>::Half;
+  if (Half::lanes < Vec<T>::lanes && args.columns <= Half::lanes) {
+    plane_of_lanes<Half, kSize, kStride>(args);
   } else {
-    plane_of<T, kSize, PlaneTaps::odd>(args);  // its loads are more often aligned
+    plane_of_lanes<Vec<T>, kSize, kStride>(args);
   }
 }
 

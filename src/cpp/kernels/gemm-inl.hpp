@@ -19,7 +19,10 @@ struct Tile {
 // The fma of vector j of a tile: kLow says that nobody wants the upper half of the last one.
 template <bool kLow, int kVectors, class T>
 [[gnu::always_inline]] static inline Vec<T> tile_fma(int j, Vec<T> a, Vec<T> b, Vec<T> c) {
-  return kLow && j == kVectors - 1 ? Vec<T>::fma_low(a, b, c) : Vec<T>::fma(a, b, c);
+  if constexpr (kLow) {
+    if (j == kVectors - 1) return Vec<T>::fma_low(a, b, c);
+  }
+  return Vec<T>::fma(a, b, c);
 }
 
 // Asks for where a tile will be stored, before its sums are computed: outputs are seldom in a

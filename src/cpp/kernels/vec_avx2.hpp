@@ -14,6 +14,7 @@ struct Vec;
 template <>
 struct Vec<float> {
   using Mask = __m256i;  // all bits of a lane set or clear
+  using Half = Vec;
   static constexpr int lanes = 8;
   __m256 v;
 
@@ -70,7 +71,6 @@ struct Vec<float> {
 
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
   static constexpr bool has_low = false;
-  static Vec fma_low(Vec a, Vec b, Vec c) { return fma(a, b, c); }
   friend Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
   friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
@@ -119,6 +119,7 @@ struct Vec<float> {
 template <>
 struct Vec<double> {
   using Mask = __m256i;
+  using Half = Vec;
   static constexpr int lanes = 4;
   __m256d v;
 
@@ -177,7 +178,6 @@ struct Vec<double> {
 
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
   static constexpr bool has_low = false;
-  static Vec fma_low(Vec a, Vec b, Vec c) { return fma(a, b, c); }
   friend Vec operator+(Vec a, Vec b) { return {_mm256_add_pd(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_pd(a.v, b.v)}; }
   friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_pd(a.v, b.v)}; }

@@ -10,9 +10,50 @@ namespace pyconv::PYCONV_ISA {
 template <class T>
 struct Vec;
 
+// Half a Vec<float>, for rows that are no longer: half the time where two units of 256 bits make up
+// one of 512 (Zen 4), elsewhere the same.
+struct HalfVec {
+  using Mask = __mmask8;
+  static constexpr int lanes = 8;
+  __m256 v;
+
+  static HalfVec zero() { return {_mm256_setzero_ps()}; }
+  static HalfVec broadcast(float x) { return {_mm256_set1_ps(x)}; }
+  static HalfVec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static HalfVec load_or_zero(Mask mask, const float* p) {
+    return {_mm256_maskz_loadu_ps(mask, p)};
+  }
+  static HalfVec next_lane(HalfVec a, HalfVec b) {
+    return {_mm256_castsi256_ps(
+        _mm256_alignr_epi32(_mm256_castps_si256(b.v), _mm256_castps_si256(a.v), 1))};
+  }
+  static HalfVec previous_lane(HalfVec a, HalfVec b) {
+    return {_mm256_castsi256_ps(
+        _mm256_alignr_epi32(_mm256_castps_si256(a.v), _mm256_castps_si256(b.v), 7))};
+  }
+  static HalfVec even(HalfVec low, HalfVec high) {
+    const __m256i index = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
+    return {_mm256_permutex2var_ps(low.v, index, high.v)};
+  }
+  static HalfVec odd(HalfVec low, HalfVec high) {
+    const __m256i index = _mm256_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15);
+    return {_mm256_permutex2var_ps(low.v, index, high.v)};
+  }
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+  void store(Mask mask, float* p) const { _mm256_mask_storeu_ps(p, mask, v); }
+  static Mask mask_range(int begin, int end) {
+    return static_cast<Mask>((1u << end) - (1u << begin));
+  }
+  static HalfVec fma(HalfVec a, HalfVec b, HalfVec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  friend HalfVec operator+(HalfVec a, HalfVec b) { return {_mm256_add_ps(a.v, b.v)}; }
+  static HalfVec min(HalfVec a, HalfVec b) { return {_mm256_min_ps(a.v, b.v)}; }
+  static HalfVec max(HalfVec a, HalfVec b) { return {_mm256_max_ps(a.v, b.v)}; }
+};
+
 template <>
 struct Vec<float> {
   using Mask = __mmask16;
+  using Half = HalfVec;
   static constexpr int lanes = 16;
   __m512 v;
 
@@ -128,6 +169,7 @@ struct Vec<float> {
 template <>
 struct Vec<double> {
   using Mask = __mmask8;
+  using Half = Vec;
   static constexpr int lanes = 8;
   __m512d v;
 

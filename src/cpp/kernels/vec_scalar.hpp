@@ -13,14 +13,16 @@
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
-//   fma_low(a, b, c)                     fma of the lower half of the lanes at least, where that is
-//                                        cheaper (has_low)
+//   fma_low(a, b, c)                     where has_low: fma of the lower half of the lanes, and
+//                                        perhaps of others, at less cost
 //   min(a, b), max(a, b)                 b if either is NaN, or if both are zeros
 //   copysign(magnitude, sign)
 //   round(a)                             to the nearest integer, ties to even
 //   exp2_integer(n)                      2^n for integral n within the exponent range of T
 //   less(a, b), select(mask, yes, no)    less is false for NaN
 //   transpose(m)                         lane j of m[i] and lane i of m[j] change places
+//   Half                                 where it has fewer lanes, those of these operations that
+//                                        depthwise_plane-inl.hpp needs
 #pragma once
 
 #include <cstdint>
@@ -57,6 +59,7 @@ static inline double fused_multiply_add(double a, double b, double c) {
 template <class T>
 struct Vec {
   using Mask = bool;
+  using Half = Vec;
   static constexpr int lanes = 1;
   T v;
 
@@ -88,7 +91,6 @@ struct Vec {
 
   static Vec fma(Vec a, Vec b, Vec c) { return {fused_multiply_add(a.v, b.v, c.v)}; }
   static constexpr bool has_low = false;
-  static Vec fma_low(Vec a, Vec b, Vec c) { return fma(a, b, c); }
   friend Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
   friend Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
   friend Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
