@@ -106,8 +106,7 @@ class DirectPlan final : public Plan {
       groups_.push_back(plan);
     }
     choose_block();
-    row_phases_ = layout_.height.phases();
-    column_range_ = column_ranges();
+    phases_ = phases();
     for (std::size_t g = 0; g < p.groups.size(); ++g) {
       groups_[g].offsets = offsets_for(p.groups[g].in_channels);
     }
@@ -190,13 +189,6 @@ class DirectPlan final : public Plan {
     std::int64_t rows;
   };
 
-  // Where one column phase of the padded row lies inside the input.
-  struct ColumnRange {
-    std::int64_t start;  // input column of the first element, may be negative
-    std::int64_t first;
-    std::int64_t last;
-  };
-
   // As many channels at a time as leave room for rows enough that the halo between blocks is small;
   // whole blocks of the accumulation order, unless it is all of them.
   void choose_block() {
@@ -217,17 +209,25 @@ class DirectPlan final : public Plan {
     channel_stride_ = layout_.channel(rows_);
   }
 
-  std::vector<ColumnRange> column_ranges() const {
-    const Axis& axis = problem().axes[2];
-    std::vector<ColumnRange> ranges;
-    for (const std::int64_t phase : layout_.width.phases()) {
-      const std::int64_t start = phase - axis.pad_before;
-      const std::int64_t first = start < 0 ? ceil_div(-start, axis.stride) : 0;
-      const std::int64_t last = start < axis.in ? ceil_div(axis.in - start, axis.stride) : 0;
-      ranges.push_back({start, std::min(first, layout_.pitch), 0});
-      ranges.back().last = std::clamp(last, ranges.back().first, layout_.pitch);
+  // Those of a plane that some tap reads.
+  std::vector<PadPhase> phases() const {
+    const Axis& width = problem().axes[2];
+    std::vector<PadPhase> all;
+    for (const std::int64_t row : layout_.height.phases()) {
+      for (const std::int64_t phase : layout_.width.phases()) {
+        const std::int64_t start = phase - width.pad_before;
+        const std::int64_t first = start < 0 ? ceil_div(-start, width.stride) : 0;
+        const std::int64_t last = start < width.in ? ceil_div(width.in - start, width.stride) : 0;
+        PadPhase each{};
+        each.row = row;
+        each.column = start;
+        each.first = std::min(first, layout_.pitch);
+        each.last = std::clamp(last, each.first, layout_.pitch);
+        each.offset = static_cast<std::int64_t>(all.size()) * layout_.plane(rows_);
+        all.push_back(each);
+      }
     }
-    return ranges;
+    return all;
   }
 
   // Offsets of k in accumulation order, shared by groups of equally many channels.
@@ -330,28 +330,21 @@ class DirectPlan final : public Plan {
     args.column_step = p.axes[2].stride;
     args.count = layout_.pitch;
     args.padding_mode = p.padding_mode;
-    const std::int64_t first_row = at.row * p.axes[1].stride - p.axes[1].pad_before;
-    T* channel_rows = scratch.rows;
-    for (std::int64_t c = channel; c < channel_end; ++c, channel_rows += channel_stride_) {
+    args.row_start = at.row * p.axes[1].stride - p.axes[1].pad_before;
+    args.phases = phases_.data();
+    args.phase_count = static_cast<std::int64_t>(phases_.size());
+    for (std::int64_t c = channel; c < channel_end; ++c) {
       const T* const from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
                             (p.groups[at.group].in_begin + c) * strides.channel;
-      args.to = channel_rows;
+      args.to = scratch.rows + (c - channel) * channel_stride_;
       for (std::int64_t tap = 0; tap < layout_.depth_taps; ++tap) {
         const Axis& depth = p.axes[0];
         const std::int64_t d =
             padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before,
                          depth.in, p.padding_mode);
         args.plane = d < 0 ? nullptr : from + d * strides.axis[0];
-        for (const std::int64_t phase : row_phases_) {
-          args.row_start = first_row + phase;
-          for (const ColumnRange& range : column_range_) {
-            args.column_start = range.start;
-            args.first = range.first;
-            args.last = range.last;
-            table_.pad_plane(args);
-            args.to += layout_.plane(rows_);
-          }
-        }
+        table_.pad_plane(args);
+        args.to += args.phase_count * layout_.plane(rows_);
       }
     }
   }
@@ -379,27 +372,25 @@ class DirectPlan final : public Plan {
       const std::int64_t d =
           padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before, depth.in,
                        p.padding_mode);
-      for (const std::int64_t phase : row_phases_) {
-        for (const ColumnRange& range : column_range_) {
-          T* const plane = to;
-          for (std::int64_t r = 0; r < at.rows + layout_.height.reach; ++r, to += layout_.pitch) {
-            const std::int64_t row =
-                padded_index((at.row + r) * height.stride - height.pad_before + phase, height.in,
-                             p.padding_mode);
-            if (d < 0 || row < 0 || range.first == range.last) {
-              zero(0, layout_.pitch);
-              continue;
-            }
-            zero(0, range.first);
-            args.rows = args.padded_rows = range.last - range.first;
-            args.from = from + d * strides.axis[0] + row * strides.axis[1] +
-                        (range.start + range.first * width.stride) * strides.axis[2];
-            args.to = to + range.first;
-            table_.transpose(args);
-            zero(range.last, layout_.pitch);
+      for (const PadPhase& phase : phases_) {
+        T* const plane = to;
+        for (std::int64_t r = 0; r < at.rows + layout_.height.reach; ++r, to += layout_.pitch) {
+          const std::int64_t row =
+              padded_index((at.row + r) * height.stride - height.pad_before + phase.row, height.in,
+                           p.padding_mode);
+          if (d < 0 || row < 0 || phase.first == phase.last) {
+            zero(0, layout_.pitch);
+            continue;
           }
-          to = plane + layout_.plane(rows_);
+          zero(0, phase.first);
+          args.rows = args.padded_rows = phase.last - phase.first;
+          args.from = from + d * strides.axis[0] + row * strides.axis[1] +
+                      (phase.column + phase.first * width.stride) * strides.axis[2];
+          args.to = to + phase.first;
+          table_.transpose(args);
+          zero(phase.last, layout_.pitch);
         }
+        to = plane + layout_.plane(rows_);
       }
     }
   }
@@ -423,13 +414,16 @@ class DirectPlan final : public Plan {
       const std::int64_t out = plan.tiles.begin(tile);
       T* const sums = scratch.sums + (one_pass ? 0 : out * sums_stride);
       const Split columns = Split::by_limit(cut.vectors, table_.direct_vectors[rows - 1]);
+      RowsEnd<T> tile_end{};
+      if (end && last) tile_end = end_of(*end, out);
       for (std::int64_t line = 0; line < cut.count; ++line) {
         const T* const line_rows = scratch.rows + line * layout_.pitch;
         for (std::int64_t part = 0; part < columns.count(); ++part) {
           const std::int64_t column = columns.begin(part) * table_.lanes;
           const std::int64_t vector = line * cut.vectors + columns.begin(part);
-          RowsEnd<T> tile_end;
-          if (end && last) tile_end = end_at(*end, out, vector);
+          // In place: to copy a struct that was just written is to wait for the outputs before it.
+          tile_end.first = end && vector > 0 ? end->ends[vector - 1] : 0;
+          tile_end.ends = scratch.span_ends + vector;
           table_.direct[rows - 1][columns.size(part) - 1](
               depth, packed + out * plan.depth + k * rows, line_rows + column,
               plan.offsets->data() + k, line_rows, 0, sums + vector * table_.lanes, sums_stride,
@@ -488,11 +482,9 @@ class DirectPlan final : public Plan {
     return end;
   }
 
-  // The end of a tile, from that of the block: `out` channels and `vector` vectors further.
-  RowsEnd<T> end_at(const RowsEnd<T>& block, std::int64_t out, std::int64_t vector) const {
+  // The end of tiles of channels from `out` on, from that of the block.
+  static RowsEnd<T> end_of(const RowsEnd<T>& block, std::int64_t out) {
     RowsEnd<T> end = block;
-    end.first = vector > 0 ? block.ends[vector - 1] : 0;
-    end.ends += vector;
     if (end.bias) end.bias += out;
     if (end.residual) end.residual += out * end.residual_channel;
     end.out += out * end.out_channel;
@@ -538,9 +530,8 @@ class DirectPlan final : public Plan {
   std::int64_t widest_tile_ = 1;  // vectors
   std::int64_t rows_ = 1;         // output rows of a block
   std::int64_t channels_ = 1;     // input channels of a pass over a block
-  std::vector<std::int64_t> row_phases_;
   std::int64_t channel_stride_ = 0;
-  std::vector<ColumnRange> column_range_;
+  std::vector<PadPhase> phases_;
 };
 
 // Beyond these bounds a copy of padded rows is large for what it saves; they also keep offsets

@@ -343,7 +343,10 @@ class PointwisePlan final : public RowsPlan {
     const std::int64_t begin = at.begin + in_place * table_.lanes;
     const std::int64_t vectors = ceil_div(at.end - begin, table_.lanes);
     const std::int64_t pitch = panel_pitch(vectors);
+    PadPhase phase{};
     PadPlaneArgs<T> rows{};
+    rows.phases = &phase;
+    rows.phase_count = 1;
     rows.row_in = height.in;
     rows.row_stride = strides.axis[1];
     rows.row_step = height.stride;
@@ -359,8 +362,8 @@ class PointwisePlan final : public RowsPlan {
         rows.plane = image + c * strides.channel +
                      pixel / width.out / height.out * depth.stride * strides.axis[0];
         rows.row_start = row * height.stride;
-        rows.column_start = column * width.stride;
-        rows.count = rows.last = std::min(width.out - column, at.end - pixel);
+        phase.column = column * width.stride;
+        rows.count = phase.last = std::min(width.out - column, at.end - pixel);
         rows.rows = std::clamp<std::int64_t>((at.end - pixel) / width.out, 1, height.out - row);
         if (column > 0) rows.rows = 1;
         table_.pad_plane(rows);

@@ -107,30 +107,39 @@ constexpr void fill_direct(DirectTile<T> (&tiles)[kMaxTileRows][kMaxDirectVector
 }
 
 template <class T>
+static inline void pad_row(const PadPlaneArgs<T>& args, const PadPhase& phase, const T* row,
+                           T* to) {
+  const std::int64_t step = args.column_step;
+  const auto pad = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t j = begin; j < end; ++j) {
+      const std::int64_t column =
+          padded_index(phase.column + j * step, args.column_in, args.padding_mode);
+      to[j] = column < 0 ? T(0) : row[column * args.column_stride];
+    }
+  };
+  pad(0, phase.first);
+  if (phase.first < phase.last) {
+    copy_strided(phase.last - phase.first,
+                 row + (phase.column + phase.first * step) * args.column_stride,
+                 step * args.column_stride, to + phase.first);
+  }
+  pad(phase.last, args.count);
+}
+
+template <class T>
 void pad_plane(const PadPlaneArgs<T>& args) {
-  const std::int64_t step = args.column_step * args.column_stride;
-  const std::int64_t start = args.column_start + args.first * args.column_step;
   for (std::int64_t r = 0; r < args.rows; ++r) {
-    T* const to = args.to + r * args.count;
-    const std::int64_t index =
-        padded_index(args.row_start + r * args.row_step, args.row_in, args.padding_mode);
-    if (args.plane == nullptr || index < 0) {
-      for (std::int64_t j = 0; j < args.count; ++j) to[j] = T(0);
-      continue;
-    }
-    const T* const row = args.plane + index * args.row_stride;
-    const auto pad = [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t j = begin; j < end; ++j) {
-        const std::int64_t column = padded_index(args.column_start + j * args.column_step,
-                                                 args.column_in, args.padding_mode);
-        to[j] = column < 0 ? T(0) : row[column * args.column_stride];
+    for (std::int64_t i = 0; i < args.phase_count; ++i) {
+      const PadPhase& phase = args.phases[i];
+      T* const to = args.to + phase.offset + r * args.count;
+      const std::int64_t index = padded_index(args.row_start + phase.row + r * args.row_step,
+                                              args.row_in, args.padding_mode);
+      if (args.plane != nullptr && index >= 0) {
+        pad_row(args, phase, args.plane + index * args.row_stride, to);
+      } else {
+        for (std::int64_t j = 0; j < args.count; ++j) to[j] = T(0);
       }
-    };
-    pad(0, args.first);
-    if (args.first < args.last) {
-      copy_strided(args.last - args.first, row + start * args.column_stride, step, to + args.first);
     }
-    pad(args.last, args.count);
   }
 }
 

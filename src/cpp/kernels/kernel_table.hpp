@@ -85,10 +85,20 @@ using DirectTile = void (*)(std::int64_t depth, const T* a, const T* b, const st
                             const T* ahead, std::int64_t ahead_step, T* c, std::int64_t c_stride,
                             bool accumulate, const RowsEnd<T>* end);
 
-// One phase of a padded plane, row after row: for r < rows and j < count
-//     to[r * count + j] = plane[row_start + r * row_step][column_start + j * column_step]
-// as padding extends the plane of row_in x column_in elements. Exactly first <= j < last lie inside
-// its columns. A null plane is one of zeros.
+// The part of a padded plane that one tap of a stride reads: elements row_step and column_step
+// apart, of which exactly [first, last) of each row lie inside the plane's columns.
+struct PadPhase {
+  std::int64_t row;  // of the first element, from row_start
+  std::int64_t column;
+  std::int64_t first;
+  std::int64_t last;
+  std::int64_t offset;  // from `to`
+};
+
+// Phases of a padded plane, row after row of it: for each phase, r < rows and j < count
+//     to[phase.offset + r * count + j] =
+//         plane[row_start + phase.row + r * row_step][phase.column + j * column_step]
+// as padding extends the plane of row_in x column_in elements. A null plane is one of zeros.
 template <class T>
 struct PadPlaneArgs {
   const T* plane;
@@ -99,12 +109,11 @@ struct PadPlaneArgs {
   std::int64_t rows;
   std::int64_t column_in;
   std::int64_t column_stride;
-  std::int64_t column_start;
   std::int64_t column_step;
-  std::int64_t first;
-  std::int64_t last;
   std::int64_t count;
   PaddingMode padding_mode;
+  const PadPhase* phases;
+  std::int64_t phase_count;
   T* to;
 };
 
