@@ -77,3 +77,25 @@ def test_rows_of_whole_vectors(dtype: Any, width: int, activation: Any, channels
         padding=1,
         activation=activation,
     ).check("direct")
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+@pytest.mark.parametrize("activation", [None, "gelu"])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_threads_share_the_output_channels_of_one_row(
+    threads: int, activation: Any, groups: int
+) -> None:
+    problem = make((1, 39, 1200), (75, 39 // groups, 9), groups=groups, stride=2)
+    results = [
+        pyconv.conv1d(
+            problem.x,
+            problem.weight,
+            stride=2,
+            groups=groups,
+            activation=activation,
+            algorithm=algorithm,
+            num_threads=threads,
+        )
+        for algorithm in ("direct", "reference")
+    ]
+    np.testing.assert_array_equal(*results)

@@ -209,10 +209,10 @@ inline std::int64_t even_blocks(std::int64_t blocks, std::int64_t others, std::i
   return uneven ? std::max(blocks, std::min(most, ceil_div(blocks, threads) * threads)) : blocks;
 }
 
-// Waking a team costs some microseconds, so every thread should have about 2^20
-// multiply-accumulates (20 to 50 microseconds) to itself.
+// A team costs one or a few microseconds, so every thread should have about 2^19 multiply-accumulates
+// (10 to 25 microseconds) to itself.
 inline int worthwhile_threads(const ConvProblem& problem, int limit) {
-  const std::int64_t worth = 1 + problem.macs() / (std::int64_t(1) << 20);
+  const std::int64_t worth = 1 + problem.macs() / (std::int64_t(1) << 19);
   return static_cast<int>(std::min<std::int64_t>(limit, worth));
 }
 

@@ -151,10 +151,17 @@ class DirectPlan final : public Plan {
     const auto groups = static_cast<std::int64_t>(p.groups.size());
     const Split blocks = row_blocks(threads);
     const std::int64_t blocks_per_image = p.axes[0].out * blocks.count();
-    parallel_for(p.batch * groups * blocks_per_image, threads, [&](std::int64_t task, int thread) {
+    const std::int64_t places = p.batch * groups * blocks_per_image;
+    // Where there are fewer rows than threads, as in one dimension, each takes some of the output
+    // channels, and all copy the same rows.
+    const std::int64_t shares = std::min(ceil_div(threads, places), most_tiles());
+    parallel_for(places * shares, threads, [&](std::int64_t task, int thread) {
       const Scratch scratch = carve(workspace.get() + static_cast<std::size_t>(thread) * bytes);
-      const std::int64_t block = task % blocks.count();
       Place at;
+      at.share = task % shares;
+      at.shares = shares;
+      task /= shares;
+      const std::int64_t block = task % blocks.count();
       at.depth = task / blocks.count() % p.axes[0].out;
       at.group = static_cast<std::size_t>(task / blocks_per_image % groups);
       at.image = task / blocks_per_image / groups;
@@ -180,13 +187,15 @@ class DirectPlan final : public Plan {
     std::size_t bytes;
   };
 
-  // A block of output rows of one group.
+  // A block of output rows of one group, and which share of its tiles.
   struct Place {
     std::int64_t image;
     std::size_t group;
     std::int64_t depth;
     std::int64_t row;
     std::int64_t rows;
+    std::int64_t share;
+    std::int64_t shares;
   };
 
   // As many channels at a time as leave room for rows enough that the halo between blocks is small;
@@ -256,6 +265,12 @@ class DirectPlan final : public Plan {
       }
     }
     return offsets;
+  }
+
+  std::int64_t most_tiles() const {
+    std::int64_t most = 1;
+    for (const GroupPlan& plan : groups_) most = std::max(most, plan.tiles.count());
+    return most;
   }
 
   Split row_blocks(int threads) const {
@@ -409,7 +424,8 @@ class DirectPlan final : public Plan {
     const bool last = channel_end == group.in_channels;
     const std::int64_t k = channel * problem().taps();
     const std::int64_t depth = (channel_end - channel) * problem().taps();
-    for (std::int64_t tile = 0; tile < plan.tiles.count(); ++tile) {
+    const Split shares = Split::by_count(plan.tiles.count(), at.shares);
+    for (std::int64_t tile = shares.begin(at.share); tile < shares.end(at.share); ++tile) {
       const std::int64_t rows = plan.tiles.size(tile);
       const std::int64_t out = plan.tiles.begin(tile);
       T* const sums = scratch.sums + (one_pass ? 0 : out * sums_stride);
