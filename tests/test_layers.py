@@ -254,6 +254,14 @@ def test_repr_shows_what_torch_does_not_have() -> None:
         assert part in repr(layer)
 
 
+def assert_is_partition(text: str, at_least: int) -> None:
+    """Of at least so many tasks: their number, and the factors of it that are not 1."""
+    tasks, _, factors = text.partition(": ")
+    counts = [int(factor.split()[0]) for factor in factors.split(" x ") if factor]
+    assert tasks == f"{math.prod(counts)} task{'s' * (math.prod(counts) != 1)}"
+    assert math.prod(counts) >= at_least and 1 not in counts
+
+
 def test_plan_describes_the_call(algorithm: str, dtype: Any, data_format: str) -> None:
     layer = pyconv.Conv2d(
         16, 24, 3, padding=1, dtype=dtype, data_format=data_format, algorithm=algorithm
@@ -272,6 +280,7 @@ def test_plan_describes_the_call(algorithm: str, dtype: Any, data_format: str) -
     assert 1 <= plan.threads <= pyconv.get_num_threads()
     assert 0 <= plan.workspace_bytes <= plan.threads * 2**23
     assert plan.tile
+    assert_is_partition(plan.partition, at_least=plan.threads)
     assert isinstance(plan.reason, str) and plan.reason
     assert plan.algorithm in str(plan)
 
@@ -281,6 +290,39 @@ def test_plan_of_one_image_decides_the_algorithm() -> None:
     plans = [layer.plan((n, 16, 12, 16)) for n in (1, 2, 64)]
     assert len({plan.algorithm for plan in plans}) == 1
     assert layer.plan((16, 12, 16)).output_shape == (24, 10, 14)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, 16])
+@pytest.mark.parametrize("groups", [1, 2, 16])
+def test_partition_has_work_for_every_thread(
+    algorithm: str, data_format: str, threads: int, groups: int
+) -> None:
+    kernel = 1 if algorithm == "pointwise" else 3
+    shape = (1, 32, 60, 60) if data_format == "channels_first" else (1, 60, 60, 32)
+    layer = pyconv.Conv2d(
+        32, 64, kernel, groups=groups, data_format=data_format, algorithm=algorithm
+    )
+    with pyconv.num_threads(threads):
+        try:
+            plan = layer.plan(shape)
+        except ValueError:
+            pytest.skip("the algorithm cannot serve these groups")
+    assert_is_partition(plan.partition, at_least=plan.threads)
+
+
+def test_partition_of_several_convolutions() -> None:
+    layer = pyconv.DepthwiseSeparableConv2d(32, 64, 3)
+    assert_is_partition(layer.plan((3, 32, 200, 200)).partition, at_least=3)
+    with pyconv.num_threads(2):
+        parts = layer.plan((1, 32, 14, 14)).partition.split(", then ")
+    for part in parts:
+        assert_is_partition(part, at_least=1)
+
+
+def test_no_outputs_are_no_tasks() -> None:
+    assert pyconv.Conv2d(3, 4, 3).plan((0, 3, 8, 8)).partition == "0 tasks"
+    layer = pyconv.DepthwiseSeparableConv2d(3, 4, 3)
+    assert layer.plan((0, 3, 8, 8)).partition == "0 tasks"
 
 
 def test_plan_refuses_what_the_call_refuses() -> None:

@@ -54,6 +54,8 @@ class Plan:
         Output elements that the innermost kernel keeps in registers.
     threads : int
         Threads that a call uses now.
+    partition : str
+        The tasks that these threads share, each a contiguous range of them.
     output_shape : tuple of int
         Shape of the result.
     macs : int
@@ -71,6 +73,7 @@ class Plan:
     isa: str
     tile: str
     threads: int
+    partition: str
     output_shape: tuple[int, ...]
     macs: int
     bytes_moved: int
@@ -122,6 +125,7 @@ def _described(
         isa=_core.current_isa(),
         tile=plan.tile,
         threads=threads,
+        partition=plan.partition(threads),
         output_shape=output_shape,
         macs=sum(geometry.macs for geometry in geometries),
         bytes_moved=elements * arrays[0].itemsize + sum(array.nbytes for array in arrays),

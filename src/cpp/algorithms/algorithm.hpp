@@ -53,6 +53,8 @@ class Plan {
   virtual int useful_threads(int limit) const = 0;
   virtual std::size_t workspace_bytes(int threads) const = 0;
   virtual std::string tile() const = 0;
+  // How a call with so many threads cuts its work. There must be outputs.
+  virtual std::string partition(int threads) const = 0;
   virtual std::string reason() const = 0;
 
   virtual void run(const ConvArrays& arrays, int threads) const = 0;

@@ -209,8 +209,8 @@ inline std::int64_t even_blocks(std::int64_t blocks, std::int64_t others, std::i
   return uneven ? std::max(blocks, std::min(most, ceil_div(blocks, threads) * threads)) : blocks;
 }
 
-// A team costs one or a few microseconds, so every thread should have about 2^19 multiply-accumulates
-// (10 to 25 microseconds) to itself.
+// A team costs one or a few microseconds, so every thread should have about 2^19
+// multiply-accumulates (10 to 25 microseconds) to itself.
 inline int worthwhile_threads(const ConvProblem& problem, int limit) {
   const std::int64_t worth = 1 + problem.macs() / (std::int64_t(1) << 19);
   return static_cast<int>(std::min<std::int64_t>(limit, worth));

@@ -56,6 +56,7 @@ class DepthwisePlan final : public RowsPlan {
   }
 
   std::string tile() const override { return usual().tile(); }
+  std::string partition(int threads) const override { return usual().partition(threads); }
   std::string reason() const override { return usual().reason(); }
 
   void run(const ConvArrays& arrays, int threads) const override {

@@ -16,6 +16,7 @@
 #include "algorithms/output.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
+#include "core/partition.hpp"
 #include "core/workspace.hpp"
 
 namespace pyconv {
@@ -79,6 +80,11 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     return zeros_bytes() + static_cast<std::size_t>(threads) * carve(nullptr).bytes;
   }
 
+  std::string partition(int threads) const override {
+    const RowTiles rows = row_tiles(0, problem().axes[1].out);
+    return partition_of(rows, column_blocks(rows, threads)).text();
+  }
+
   std::string tile() const override {
     return std::to_string(kMaxDepthwiseChannelRows) + " x " + std::to_string(kDepthwiseColumns) +
            " pixels x " + std::to_string(table_.lanes) + " channels";
@@ -95,25 +101,17 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     const std::size_t bytes = carve(nullptr).bytes;
 
     const RowTiles rows = row_tiles(0, p.axes[1].out);
-    Split columns = columns_;
-    if (p.batch * p.axes[0].out * rows.count() * columns.count() < threads) {
-      columns = Split::by_count(p.axes[2].out, std::min<std::int64_t>(p.axes[2].out, threads));
-    }
-    const std::int64_t tasks = p.batch * p.axes[0].out * rows.count() * columns.count();
-    parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
-      const auto next = [&](std::int64_t count) {
-        const std::int64_t digit = index % count;
-        index /= count;
-        return digit;
-      };
+    const Split columns = column_blocks(rows, threads);
+    const auto partition = partition_of(rows, columns);
+    parallel_for(partition.tasks(), threads, [&](std::int64_t index, int thread) {
+      const auto [image, depth, row, column] = partition.at(index);
       Task task(carve(scratch + static_cast<std::size_t>(thread) * bytes));
       task.zeros = zeros;
-      const std::int64_t column = next(columns.count());
       task.column_begin = columns.begin(column);
       task.column_end = columns.end(column);
-      rows.find(next(rows.count()), task.row, task.rows);
-      task.depth = next(p.axes[0].out);
-      task.image = index;
+      rows.find(row, task.row, task.rows);
+      task.depth = depth;
+      task.image = image;
       if (task.rows > 0) run_task(arrays, task);
     });
   }
@@ -166,6 +164,21 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     const std::int64_t spacing = tile_[0].spacing;
     const std::int64_t of_phase = ceil_div(end - begin, std::min(spacing, end - begin));
     return {begin, end, spacing, ceil_div(of_phase, std::int64_t(kMaxDepthwiseChannelRows))};
+  }
+
+  Split column_blocks(const RowTiles& rows, int threads) const {
+    const ConvProblem& p = problem();
+    const std::int64_t tasks = p.batch * p.axes[0].out * rows.count() * columns_.count();
+    return tasks < threads
+               ? Split::by_count(p.axes[2].out, std::min<std::int64_t>(p.axes[2].out, threads))
+               : columns_;
+  }
+
+  Partition<4> partition_of(const RowTiles& rows, const Split& columns) const {
+    return Partition({{"images", problem().batch},
+                      {"planes", problem().axes[0].out},
+                      {"blocks of rows", rows.count()},
+                      {"blocks of columns", columns.count()}});
   }
 
   // Where the input channels under each vector and under each lane begin.

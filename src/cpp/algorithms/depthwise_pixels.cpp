@@ -18,6 +18,7 @@
 #include "algorithms/output.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
+#include "core/partition.hpp"
 #include "core/workspace.hpp"
 
 namespace pyconv {
@@ -83,6 +84,10 @@ class DepthwisePixelsPlan final : public RowsPlan {
     return zeros_bytes() + static_cast<std::size_t>(threads) * carve(nullptr).bytes;
   }
 
+  std::string partition(int threads) const override {
+    return partition_of(blocking(threads)).text();
+  }
+
   std::string tile() const override {
     return std::to_string(kMaxDepthwiseRows) + " rows x " + std::to_string(table_.lanes) +
            " pixels";
@@ -100,20 +105,12 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const T* const zeros = fill_zeros(workspace.get());
     std::byte* const scratch = after_zeros(workspace.get());
     const std::size_t bytes = carve(nullptr).bytes;
-    const std::int64_t tasks = p.batch * p.axes[0].out * blocks.rows.count() *
-                               blocks.columns.count() * blocks.groups.count();
-    parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
+    const auto partition = partition_of(blocks);
+    parallel_for(partition.tasks(), threads, [&](std::int64_t index, int thread) {
       Task task(carve(scratch + static_cast<std::size_t>(thread) * bytes));
-      const auto next = [&](std::int64_t count) {
-        const std::int64_t digit = index % count;
-        index /= count;
-        return digit;
-      };
-      const std::int64_t group = next(blocks.groups.count());
-      const std::int64_t column = next(blocks.columns.count());
-      const std::int64_t row = next(blocks.rows.count());
-      task.depth = next(p.axes[0].out);
-      task.image = index;
+      const auto [image, depth, row, column, group] = partition.at(index);
+      task.image = image;
+      task.depth = depth;
       task.group_begin = blocks.groups.begin(group);
       task.group_end = blocks.groups.end(group);
       task.column = blocks.columns.begin(column);
@@ -151,6 +148,14 @@ class DepthwisePixelsPlan final : public RowsPlan {
     Split columns;
     Split groups;
   };
+
+  Partition<5> partition_of(const Blocks& blocks) const {
+    return Partition({{"images", problem().batch},
+                      {"planes", problem().axes[0].out},
+                      {"blocks of rows", blocks.rows.count()},
+                      {"blocks of columns", blocks.columns.count()},
+                      {"blocks of channels", blocks.groups.count()}});
+  }
 
   struct Tile {
     std::int64_t row;    // the first

@@ -19,6 +19,7 @@
 #include "algorithms/output.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
+#include "core/partition.hpp"
 #include "core/workspace.hpp"
 
 namespace pyconv {
@@ -139,6 +140,10 @@ class DirectPlan final : public Plan {
            std::to_string(table_.direct_vectors[rows - 1] * table_.lanes) + " pixels";
   }
 
+  std::string partition(int threads) const override {
+    return partition_of(row_blocks(threads), threads).text();
+  }
+
   std::string reason() const override {
     return "few output channels share an input channel: copying each row once pays";
   }
@@ -148,25 +153,19 @@ class DirectPlan final : public Plan {
     if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
-    const auto groups = static_cast<std::int64_t>(p.groups.size());
     const Split blocks = row_blocks(threads);
-    const std::int64_t blocks_per_image = p.axes[0].out * blocks.count();
-    const std::int64_t places = p.batch * groups * blocks_per_image;
-    // Where there are fewer rows than threads, as in one dimension, each takes some of the output
-    // channels, and all copy the same rows.
-    const std::int64_t shares = std::min(ceil_div(threads, places), most_tiles());
-    parallel_for(places * shares, threads, [&](std::int64_t task, int thread) {
+    const auto partition = partition_of(blocks, threads);
+    parallel_for(partition.tasks(), threads, [&](std::int64_t task, int thread) {
       const Scratch scratch = carve(workspace.get() + static_cast<std::size_t>(thread) * bytes);
+      const auto [image, group, depth, block, share] = partition.at(task);
       Place at;
-      at.share = task % shares;
-      at.shares = shares;
-      task /= shares;
-      const std::int64_t block = task % blocks.count();
-      at.depth = task / blocks.count() % p.axes[0].out;
-      at.group = static_cast<std::size_t>(task / blocks_per_image % groups);
-      at.image = task / blocks_per_image / groups;
+      at.image = image;
+      at.group = static_cast<std::size_t>(group);
+      at.depth = depth;
       at.row = blocks.begin(block);
       at.rows = blocks.size(block);
+      at.share = share;
+      at.shares = shares(blocks, threads);
       run_task(arrays, at, scratch);
     });
   }
@@ -267,10 +266,23 @@ class DirectPlan final : public Plan {
     return offsets;
   }
 
-  std::int64_t most_tiles() const {
+  Partition<5> partition_of(const Split& blocks, int threads) const {
+    const ConvProblem& p = problem();
+    return Partition({{"images", p.batch},
+                      {"groups", static_cast<std::int64_t>(p.groups.size())},
+                      {"planes", p.axes[0].out},
+                      {"blocks of rows", blocks.count()},
+                      {"shares of the output channels", shares(blocks, threads)}});
+  }
+
+  // Where there are fewer rows than threads, as in one dimension, each thread takes some of the
+  // output channels, and all copy the same rows.
+  std::int64_t shares(const Split& blocks, int threads) const {
+    const ConvProblem& p = problem();
     std::int64_t most = 1;
     for (const GroupPlan& plan : groups_) most = std::max(most, plan.tiles.count());
-    return most;
+    const auto groups = static_cast<std::int64_t>(p.groups.size());
+    return std::min(ceil_div(threads, p.batch * groups * p.axes[0].out * blocks.count()), most);
   }
 
   Split row_blocks(int threads) const {

@@ -27,6 +27,7 @@
 #include "algorithms/output.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
+#include "core/partition.hpp"
 #include "core/workspace.hpp"
 
 namespace pyconv {
@@ -176,6 +177,10 @@ class DirectChannelsPlan final : public Plan {
 
   std::string tile() const override { return panels_.tile(); }
 
+  std::string partition(int threads) const override {
+    return partition_of(blocking(threads)).text();
+  }
+
   std::string reason() const override {
     return "lanes are output channels, so that no lane idles at the end of a row";
   }
@@ -186,25 +191,15 @@ class DirectChannelsPlan final : public Plan {
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const Blocking blocks = blocking(threads);
-    const std::int64_t groups = group_parts(blocks.groups);
-    const std::int64_t per_group =
-        axes_[0].out * blocks.rows.count() * blocks.columns.count() * blocks.panel_parts;
     const bool ends = channels_end_in_output(p, arrays);
-    parallel_for(p.batch * groups * per_group, threads, [&](std::int64_t task, int thread) {
+    const auto partition = partition_of(blocks);
+    parallel_for(partition.tasks(), threads, [&](std::int64_t task, int thread) {
+      const auto [image, groups, depth, row, column, part] = partition.at(task);
       Place at;
-      std::int64_t index = task;
-      const auto next = [&](std::int64_t count) {
-        const std::int64_t value = index % count;
-        index /= count;
-        return value;
-      };
-      const std::int64_t part = next(blocks.panel_parts);
-      const std::int64_t column = next(blocks.columns.count());
-      const std::int64_t row = next(blocks.rows.count());
-      at.depth = next(axes_[0].out);
-      at.group = static_cast<std::size_t>(next(groups) * blocks.groups);
+      at.image = image;
+      at.group = static_cast<std::size_t>(groups * blocks.groups);
       at.group_end = std::min(at.group + static_cast<std::size_t>(blocks.groups), p.groups.size());
-      at.image = index;
+      at.depth = depth;
       at.row = blocks.rows.begin(row);
       at.rows = blocks.rows.size(row);
       at.column = blocks.columns.begin(column);
@@ -226,6 +221,16 @@ class DirectChannelsPlan final : public Plan {
     Split columns;
     std::int64_t panel_parts = 1;
   };
+
+  Partition<6> partition_of(const Blocking& blocks) const {
+    return Partition(
+        {{"images", problem().batch},
+         {blocks.groups > 1 ? "blocks of groups" : "groups", group_parts(blocks.groups)},
+         {"planes", axes_[0].out},
+         {"blocks of rows", blocks.rows.count()},
+         {"blocks of columns", blocks.columns.count()},
+         {"blocks of output channels", blocks.panel_parts}});
+  }
 
   struct Scratch {
     T* copy;

@@ -94,6 +94,15 @@ std::string FusedPlan::tile() const {
   return tiles;
 }
 
+std::string FusedPlan::partition(int threads) const {
+  if (!is_whole(threads)) return partition_of(ranges(threads)).text();
+  std::string partitions;
+  for (const auto& stage : stages_) {
+    partitions += (partitions.empty() ? "" : ", then ") + stage->partition(threads);
+  }
+  return partitions;
+}
+
 std::string FusedPlan::reason() const {
   if (by_rows_.empty()) return "whole images, one part after the other: not all can go by rows";
   return "one pass: blocks of " + std::to_string(rows_) + " output rows stay in the cache";
@@ -101,7 +110,7 @@ std::string FusedPlan::reason() const {
 
 int FusedPlan::useful_threads(int limit) const {
   std::int64_t worth = 1;
-  for (const auto& stage : stages_) worth += first_.batch * stage->problem().macs() >> 20;
+  for (const auto& stage : stages_) worth += first_.batch * stage->problem().macs() >> 19;
   return static_cast<int>(std::min<std::int64_t>(limit, worth));
 }
 
@@ -119,10 +128,11 @@ void FusedPlan::run(const std::vector<ConvArrays>& arrays, int threads) const {
   if (is_whole(threads)) return run_whole(arrays, threads);
   const std::size_t bytes = buffers_bytes(rows_) + stage_workspace_bytes();
   const Workspace workspace(static_cast<std::size_t>(threads) * bytes);
-  const Split parts = Split::by_count(last().axes[1].out, ranges(threads));
-  parallel_for(first_.batch * parts.count(), threads, [&](std::int64_t task, int thread) {
-    const std::int64_t part = task % parts.count();
-    run_range(arrays, task / parts.count(), {parts.begin(part), parts.end(part)},
+  const Split parts = ranges(threads);
+  const auto partition = partition_of(parts);
+  parallel_for(partition.tasks(), threads, [&](std::int64_t task, int thread) {
+    const auto [image, part] = partition.at(task);
+    run_range(arrays, image, {parts.begin(part), parts.end(part)},
               workspace.get() + static_cast<std::size_t>(thread) * bytes);
   });
 }
@@ -196,14 +206,19 @@ std::int64_t FusedPlan::choose_rows() const {
 }
 
 // Parts of an image's output rows, each of which one thread computes from top to bottom.
-std::int64_t FusedPlan::ranges(int threads) const {
-  return even_blocks(1, first_.batch, last().axes[1].out, threads);
+Split FusedPlan::ranges(int threads) const {
+  const std::int64_t rows = last().axes[1].out;
+  return Split::by_count(rows, even_blocks(1, first_.batch, rows, threads));
+}
+
+Partition<2> FusedPlan::partition_of(const Split& ranges) const {
+  return Partition({{"images", first_.batch}, {"ranges of rows", ranges.count()}});
 }
 
 // Whether to compute image after image, stage after stage, with all threads: where whole images fit
 // the buffers and are too few for the threads.
 bool FusedPlan::is_whole(int threads) const {
-  return by_rows_.empty() || (rows_ == last().axes[1].out && ranges(threads) > 1);
+  return by_rows_.empty() || (rows_ == last().axes[1].out && ranges(threads).count() > 1);
 }
 
 std::size_t FusedPlan::whole_bytes() const {

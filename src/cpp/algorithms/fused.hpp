@@ -20,6 +20,8 @@
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "core/partition.hpp"
+#include "core/split.hpp"
 
 namespace pyconv {
 
@@ -38,6 +40,7 @@ class FusedPlan {
 
   std::string name() const;
   std::string tile() const;
+  std::string partition(int threads) const;
   std::string reason() const;
   int useful_threads(int limit) const;
   std::size_t workspace_bytes(int threads) const;
@@ -61,7 +64,8 @@ class FusedPlan {
   std::size_t buffer_bytes(std::size_t stage, std::int64_t rows) const;
   std::size_t buffers_bytes(std::int64_t out_rows) const;
   std::int64_t choose_rows() const;
-  std::int64_t ranges(int threads) const;
+  Split ranges(int threads) const;
+  Partition<2> partition_of(const Split& ranges) const;
   bool is_whole(int threads) const;
   std::size_t whole_bytes() const;
   std::size_t stage_workspace_bytes() const;

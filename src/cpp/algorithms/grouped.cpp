@@ -22,6 +22,7 @@
 #include "algorithms/output.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
+#include "core/partition.hpp"
 #include "core/workspace.hpp"
 
 namespace pyconv {
@@ -94,6 +95,10 @@ class GroupedPlan final : public Plan {
     return zeros_bytes() + static_cast<std::size_t>(threads) * carve(nullptr).bytes;
   }
 
+  std::string partition(int threads) const override {
+    return partition_of(blocking(threads)).text();
+  }
+
   std::string tile() const override {
     return std::to_string(table_.grouped_columns) + " pixels x " + std::to_string(table_.lanes) +
            " channels";
@@ -104,28 +109,19 @@ class GroupedPlan final : public Plan {
   }
 
   void run(const ConvArrays& arrays, int threads) const override {
-    const ConvProblem& p = problem();
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(workspace_bytes(threads));
     T* const zeros = reinterpret_cast<T*>(workspace.get());
     std::fill_n(zeros, zeros_bytes() / sizeof(T), T(0));
     std::byte* const scratch = workspace.get() + zeros_bytes();
     const Blocking cut = blocking(threads);
-    const std::int64_t tasks =
-        p.batch * p.axes[0].out * cut.rows.count() * columns_.count() * cut.blocks.count();
-    parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
-      const auto next = [&](std::int64_t count) {
-        const std::int64_t digit = index % count;
-        index /= count;
-        return digit;
-      };
+    const auto partition = partition_of(cut);
+    parallel_for(partition.tasks(), threads, [&](std::int64_t index, int thread) {
+      const auto [image, depth, row, column, blocks] = partition.at(index);
       Place at;
       at.zeros = zeros;
-      const std::int64_t blocks = next(cut.blocks.count());
-      const std::int64_t column = next(columns_.count());
-      const std::int64_t row = next(cut.rows.count());
-      at.depth = next(p.axes[0].out);
-      at.image = index;
+      at.image = image;
+      at.depth = depth;
       at.row = cut.rows.begin(row);
       at.rows = cut.rows.size(row);
       at.column = columns_.begin(column);
@@ -162,6 +158,14 @@ class GroupedPlan final : public Plan {
     Split rows;
     Split blocks;
   };
+
+  Partition<5> partition_of(const Blocking& cut) const {
+    return Partition({{"images", problem().batch},
+                      {"planes", problem().axes[0].out},
+                      {"blocks of rows", cut.rows.count()},
+                      {"blocks of columns", columns_.count()},
+                      {"blocks of channels", cut.blocks.count()}});
+  }
 
   // A block of output pixels under some blocks of channels.
   struct Place {

@@ -22,6 +22,7 @@
 #include "algorithms/output.hpp"
 #include "algorithms/pixel_spans.hpp"
 #include "core/parallel.hpp"
+#include "core/partition.hpp"
 #include "core/workspace.hpp"
 
 namespace pyconv {
@@ -86,6 +87,10 @@ class Im2colGemmPlan final : public RowsPlan {
     return static_cast<std::size_t>(threads) * carve(nullptr, blocking(threads)).bytes;
   }
 
+  std::string partition(int threads) const override {
+    return partition_of(blocking(threads)).text();
+  }
+
   std::string tile() const override {
     const std::string rows = std::to_string(table_.tile_rows);
     const std::string columns = std::to_string(table_.tile_vectors * table_.lanes);
@@ -103,15 +108,13 @@ class Im2colGemmPlan final : public RowsPlan {
     const Blocking blocks = blocking(threads);
     const std::size_t bytes = carve(nullptr, blocks).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
-    const std::int64_t tasks_per_image = blocks.pixels.count() * blocks.tasks_per_pixel_block;
-    parallel_for(p.batch * tasks_per_image, threads, [&](std::int64_t index, int thread) {
+    const auto partition = partition_of(blocks);
+    parallel_for(partition.tasks(), threads, [&](std::int64_t index, int thread) {
       std::byte* base = workspace.get();
       const Scratch scratch = carve(base + static_cast<std::size_t>(thread) * bytes, blocks);
+      const auto [image, pixel_block, within_block] = partition.at(index);
       Task task;
-      task.image = index / tasks_per_image;
-      const std::int64_t within_image = index % tasks_per_image;
-      const std::int64_t pixel_block = within_image / blocks.tasks_per_pixel_block;
-      const std::int64_t within_block = within_image % blocks.tasks_per_pixel_block;
+      task.image = image;
       const auto group =
           std::upper_bound(blocks.task_begin.begin(), blocks.task_begin.end(), within_block) - 1;
       task.group = static_cast<std::size_t>(group - blocks.task_begin.begin());
@@ -162,6 +165,12 @@ class Im2colGemmPlan final : public RowsPlan {
     std::vector<std::int64_t> task_begin;  // per group: its first task within a pixel block
     std::int64_t tasks_per_pixel_block = 0;
   };
+
+  Partition<3> partition_of(const Blocking& blocks) const {
+    return Partition({{"images", problem().batch},
+                      {"blocks of pixels", blocks.pixels.count()},
+                      {"blocks of output channels", blocks.tasks_per_pixel_block}});
+  }
 
   struct Scratch {
     T* panel;

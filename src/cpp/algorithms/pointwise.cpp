@@ -10,6 +10,7 @@
 #include "algorithms/output.hpp"
 #include "algorithms/pointwise.hpp"
 #include "core/parallel.hpp"
+#include "core/partition.hpp"
 #include "core/workspace.hpp"
 
 namespace pyconv {
@@ -83,6 +84,10 @@ class PointwisePlan final : public RowsPlan {
            std::to_string(table_.direct_vectors[rows - 1] * table_.lanes) + " pixels";
   }
 
+  std::string partition(int threads) const override {
+    return partition_of(pixel_blocks(threads)).text();
+  }
+
   std::string reason() const override { return "a 1x1 kernel reads its input where it stands"; }
 
   void run(const ConvArrays& arrays, int threads) const override {
@@ -92,13 +97,13 @@ class PointwisePlan final : public RowsPlan {
     const Workspace workspace(offsets_bytes() + bytes * static_cast<std::size_t>(threads));
     auto* const base = workspace.get();
     const Reading reading = make_reading(arrays, workspace.get());
-    const auto groups = static_cast<std::int64_t>(p.groups.size());
     const Split blocks = pixel_blocks(threads);
-    parallel_for(p.batch * groups * blocks.count(), threads, [&](std::int64_t task, int thread) {
-      const std::int64_t block = task % blocks.count();
+    const auto partition = partition_of(blocks);
+    parallel_for(partition.tasks(), threads, [&](std::int64_t task, int thread) {
+      const auto [image, group, block] = partition.at(task);
       Place at;
-      at.group = static_cast<std::size_t>(task / blocks.count() % groups);
-      at.image = task / blocks.count() / groups;
+      at.image = image;
+      at.group = static_cast<std::size_t>(group);
       at.begin = blocks.begin(block) * table_.lanes;
       at.end = std::min(blocks.end(block) * table_.lanes, p.out_pixels());
       const Scratch scratch =
@@ -197,6 +202,12 @@ class PointwisePlan final : public RowsPlan {
     const std::int64_t blocks = ceil_div(vectors, vectors_);
     const std::int64_t others = p.batch * static_cast<std::int64_t>(p.groups.size());
     return Split::by_count(vectors, even_blocks(blocks, others, vectors, threads));
+  }
+
+  Partition<3> partition_of(const Split& blocks) const {
+    return Partition({{"images", problem().batch},
+                      {"groups", static_cast<std::int64_t>(problem().groups.size())},
+                      {"blocks of pixels", blocks.count()}});
   }
 
   bool reads_in_place(const ConvArrays& arrays) const {

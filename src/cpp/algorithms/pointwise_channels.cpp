@@ -8,6 +8,7 @@
 #include "algorithms/output.hpp"
 #include "algorithms/pointwise.hpp"
 #include "core/parallel.hpp"
+#include "core/partition.hpp"
 #include "core/workspace.hpp"
 
 namespace pyconv {
@@ -55,6 +56,10 @@ class PointwiseChannelsPlan final : public RowsPlan {
 
   std::string tile() const override { return panels_.tile(); }
 
+  std::string partition(int threads) const override {
+    return partition_of(blocking(problem().channels_last, threads)).text();
+  }
+
   std::string reason() const override {
     return "a 1x1 kernel reads its input where it stands; lanes are output channels";
   }
@@ -65,28 +70,18 @@ class PointwiseChannelsPlan final : public RowsPlan {
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const Reading reading = make_reading(arrays);
-    const auto groups = static_cast<std::int64_t>(p.groups.size());
-    // Whole rows, where pixels of two are in no tile together.
-    const std::int64_t width = p.axes[2].out;
-    const std::int64_t unit = !reading.flat && width <= pixels_ ? width : 1;
-    const std::int64_t units = p.out_pixels() / unit;
-    const std::int64_t most = unit > 1 ? units : ceil_div(units, kFewestTilePixels);
-    const Split blocks = Split::by_count(
-        units, even_blocks(ceil_div(units, pixels_ / unit), p.batch * groups, most, threads));
-    // Threads share the panels where pixels are too few for them.
-    const bool few = p.batch * groups * most < threads;
-    const std::int64_t parts = few ? std::min<std::int64_t>(threads, panels_.most()) : 1;
-    const std::int64_t tasks = p.batch * groups * blocks.count() * parts;
-    parallel_for(tasks, threads, [&](std::int64_t task, int thread) {
-      const std::int64_t block = task / parts % blocks.count();
+    const Blocking blocks = blocking(reading.flat, threads);
+    const auto partition = partition_of(blocks);
+    parallel_for(partition.tasks(), threads, [&](std::int64_t task, int thread) {
+      const auto [image, group, block, part] = partition.at(task);
       Place at;
-      at.group = static_cast<std::size_t>(task / parts / blocks.count() % groups);
-      at.image = task / parts / blocks.count() / groups;
-      at.begin = blocks.begin(block) * unit;
-      at.end = blocks.end(block) * unit;
-      const Split panels = Split::by_count(panels_.of(at.group).vectors.count(), parts);
-      at.panel = panels.begin(task % parts);
-      at.panel_end = panels.end(task % parts);
+      at.image = image;
+      at.group = static_cast<std::size_t>(group);
+      at.begin = blocks.units.begin(block) * blocks.unit;
+      at.end = blocks.units.end(block) * blocks.unit;
+      const Split panels = Split::by_count(panels_.of(at.group).vectors.count(), blocks.parts);
+      at.panel = panels.begin(part);
+      at.panel_end = panels.end(part);
       run_task(arrays, at, reading,
                carve(workspace.get() + static_cast<std::size_t>(thread) * bytes));
     });
@@ -128,6 +123,36 @@ class PointwiseChannelsPlan final : public RowsPlan {
     std::int64_t out_step;
     std::int64_t residual_step;
   };
+
+  // How the work is cut, which depends on the number of threads; the results do not.
+  struct Blocking {
+    std::int64_t unit;  // pixels that stay together
+    Split units;
+    std::int64_t parts;  // of a group's panels
+  };
+
+  Blocking blocking(bool flat, int threads) const {
+    const ConvProblem& p = problem();
+    const std::int64_t others = p.batch * static_cast<std::int64_t>(p.groups.size());
+    // Whole rows, where pixels of two are in no tile together.
+    const std::int64_t width = p.axes[2].out;
+    Blocking blocks;
+    blocks.unit = !flat && width <= pixels_ ? width : 1;
+    const std::int64_t units = p.out_pixels() / blocks.unit;
+    const std::int64_t most = blocks.unit > 1 ? units : ceil_div(units, kFewestTilePixels);
+    blocks.units = Split::by_count(
+        units, even_blocks(ceil_div(units, pixels_ / blocks.unit), others, most, threads));
+    // Threads share the panels where pixels are too few for them.
+    blocks.parts = others * most < threads ? std::min<std::int64_t>(threads, panels_.most()) : 1;
+    return blocks;
+  }
+
+  Partition<4> partition_of(const Blocking& blocks) const {
+    return Partition({{"images", problem().batch},
+                      {"groups", static_cast<std::int64_t>(problem().groups.size())},
+                      {"blocks of pixels", blocks.units.count()},
+                      {"blocks of output channels", blocks.parts}});
+  }
 
   // Pixels [begin, end) of one image under some panels of one group.
   struct Place {

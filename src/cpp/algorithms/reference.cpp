@@ -6,6 +6,7 @@
 #include "algorithms/common.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
+#include "core/partition.hpp"
 
 namespace pyconv {
 namespace {
@@ -40,20 +41,19 @@ class ReferencePlan final : public Plan {
   int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
   std::size_t workspace_bytes(int) const override { return 0; }
   std::string tile() const override { return "1 output"; }
+  std::string partition(int) const override { return partition_of(problem().out_channels).text(); }
   std::string reason() const override { return "loop over windows, serves every problem"; }
 
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
-    const std::int64_t rows = p.axes[0].out * p.axes[1].out;
     const T* group_weights = static_cast<const T*>(arrays.packed_weights);
     for (const Group& group : p.groups) {
       const T* weights = group_weights;
-      parallel_for(p.batch * group.out_channels * rows, threads, [&](std::int64_t task, int) {
-        const std::int64_t row = task % rows;
-        const std::int64_t out = task / rows % group.out_channels;
-        const std::int64_t image = task / rows / group.out_channels;
+      const auto partition = partition_of(group.out_channels);
+      parallel_for(partition.tasks(), threads, [&](std::int64_t task, int) {
+        const auto [image, out, d, h] = partition.at(task);
         run_row(arrays, group, weights + out * weights_of(group) / group.out_channels, image, out,
-                row / p.axes[1].out, row % p.axes[1].out);
+                d, h);
       });
       group_weights += weights_of(group);
     }
@@ -61,6 +61,14 @@ class ReferencePlan final : public Plan {
 
  private:
   static constexpr std::int64_t kRun = 256;
+
+  Partition<4> partition_of(std::int64_t out_channels) const {
+    const ConvProblem& p = problem();
+    return Partition({{"images", p.batch},
+                      {"output channels", out_channels},
+                      {"planes", p.axes[0].out},
+                      {"rows", p.axes[1].out}});
+  }
 
   std::int64_t weights_of(const Group& group) const {
     return group.in_channels * group.out_channels * problem().taps();

@@ -36,6 +36,7 @@
 #include "algorithms/common.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
+#include "core/partition.hpp"
 #include "core/workspace.hpp"
 
 namespace pyconv {
@@ -303,6 +304,10 @@ class WinogradPlan final : public Plan {
     return static_cast<std::size_t>(threads) * carve(nullptr, blocking(threads)).bytes;
   }
 
+  std::string partition(int threads) const override {
+    return partition_of(blocking(threads)).text();
+  }
+
   std::string tile() const override {
     const std::int64_t width = table_.winograd_vectors * table_.lanes;
     return std::to_string(table_.winograd_rows[table_.winograd_vectors - 1]) + " tiles of " +
@@ -321,16 +326,16 @@ class WinogradPlan final : public Plan {
     const Blocking blocks = blocking(threads);
     const std::size_t bytes = carve(nullptr, blocks).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
-    const std::int64_t groups = static_cast<std::int64_t>(p.groups.size());
-    const std::int64_t per_group = p.axes[0].out * blocks.tiles.count() * blocks.parts;
-    const std::int64_t tasks = p.batch * groups * per_group;
+    const auto partition = partition_of(blocks);
+    const std::int64_t tasks = partition.tasks();
     const auto task_at = [&](std::int64_t index) {
+      const auto [image, group, depth, block, part] = partition.at(index);
       Task task;
-      task.part = index % blocks.parts;
-      task.block = index / blocks.parts % blocks.tiles.count();
-      task.depth = index / blocks.parts / blocks.tiles.count() % p.axes[0].out;
-      task.group = static_cast<std::size_t>(index / per_group % groups);
-      task.image = index / per_group / groups;
+      task.image = image;
+      task.group = static_cast<std::size_t>(group);
+      task.depth = depth;
+      task.block = block;
+      task.part = part;
       return task;
     };
     parallel_for(tasks, threads, [&](std::int64_t index, int thread) {
@@ -440,6 +445,15 @@ class WinogradPlan final : public Plan {
     Split tiles;
     std::int64_t parts = 1;  // of a group's panels, each with an input transform of its own
   };
+
+  Partition<5> partition_of(const Blocking& blocks) const {
+    const ConvProblem& p = problem();
+    return Partition({{"images", p.batch},
+                      {"groups", static_cast<std::int64_t>(p.groups.size())},
+                      {"planes", p.axes[0].out},
+                      {"blocks of tiles", blocks.tiles.count()},
+                      {"blocks of output channels", blocks.parts}});
+  }
 
   struct Scratch {
     T* points;

@@ -287,6 +287,23 @@ py::array run_fused(const FusedPlan& plan, const py::array& x,
   return result;
 }
 
+const char* const kNoTasks = "0 tasks";
+
+bool has_outputs(const ConvProblem& p) {
+  return p.batch > 0 && p.out_pixels() > 0 && p.out_channels > 0;
+}
+
+std::string partition(const Plan& plan, int threads) {
+  return has_outputs(plan.problem()) ? plan.partition(threads) : kNoTasks;
+}
+
+std::string fused_partition(const FusedPlan& plan, int threads) {
+  for (const auto& stage : plan.stages()) {
+    if (!has_outputs(stage->problem())) return kNoTasks;
+  }
+  return plan.first().batch > 0 ? plan.partition(threads) : kNoTasks;
+}
+
 template <class AnyPlan>
 std::size_t workspace_bytes(const AnyPlan& plan, int threads) {
   return Workspace::occupied(plan.workspace_bytes(threads));
@@ -309,6 +326,7 @@ void register_plan(py::module_& module) {
       .def_property_readonly("tile", &Plan::tile)
       .def_property_readonly("reason", &Plan::reason)
       .def("useful_threads", &Plan::useful_threads, py::arg("limit"))
+      .def("partition", &partition, py::arg("threads"))
       .def("workspace_bytes", &workspace_bytes<Plan>, py::arg("threads"))
       .def("pack", &pack, py::arg("weights"))
       .def("run", &run, py::arg("x"), py::arg("weights"), py::arg("bias"), py::arg("residual"),
@@ -323,6 +341,7 @@ void register_plan(py::module_& module) {
       .def_property_readonly("tile", &FusedPlan::tile)
       .def_property_readonly("reason", &FusedPlan::reason)
       .def("useful_threads", &FusedPlan::useful_threads, py::arg("limit"))
+      .def("partition", &fused_partition, py::arg("threads"))
       .def("workspace_bytes", &workspace_bytes<FusedPlan>, py::arg("threads"))
       .def("run", &run_fused, py::arg("x"), py::arg("weights"), py::arg("biases"),
            py::arg("residual"), py::arg("out"), py::arg("threads"));
