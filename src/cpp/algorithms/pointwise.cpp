@@ -447,7 +447,12 @@ bool pointwise_pays(const ConvProblem& problem) {
                                                sizeof(float) >
                                            kFarBytes;
   }
-  if (lanes_are_pixels(problem)) return true;
+  if (lanes_are_pixels(problem)) {
+    // The copy of many channels is read faster as the panel that im2col packs, for few outputs by a
+    // third.
+    const std::int64_t ins = most_in_channels(problem);
+    return !strided(problem) || ins < 256 || 2 * outs > ins;
+  }
   // Changing the layout of input and output costs more than im2col where there are few channels,
   // and less where pixels as lanes would leave many of them idle, or are not contiguous.
   return 2 * outs >= kChannelBlock &&
