@@ -51,6 +51,17 @@ def test_every_width(channels: int, kernel: int, stride: int, dtype: Any) -> Non
         check(image(9, channels, channels, 4, size, kernel=(kernel, kernel), **more))
 
 
+@pytest.mark.parametrize("taps", range(8, 14))
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+def test_wide_kernels(taps: int, stride: int, dilation: int, dtype: Any) -> None:
+    reach = (taps - 1) * dilation
+    for width in (1, 6, 7, 8, 15, 29, 43):
+        size = max(1, (width - 1) * stride + 1 + reach - taps)
+        more = {"stride": (1, stride), "dilation": (1, dilation), "dtype": dtype}
+        check(image(18, 1, 1, 3, size, kernel=(2, taps), padding=(0, taps), **more))
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 @pytest.mark.parametrize("dilation", [2, 3, 4])
 def test_dilation(stride: int, dilation: int, data_format: str) -> None:

@@ -642,7 +642,7 @@ bool pixels_pay(const ConvProblem& p) {
     return width.out >= (width.stride == 1 ? 10 : 6);
   }
   if (width.stride > 1 || width.out < 1) return false;
-  if (height.out == 1) return width.out >= 400 && p.taps() <= 15;  // a tile has one row
+  if (height.out == 1) return width.out >= 60 * (4 + p.taps());  // a tile has one row
   if (width.kernel > 7) return false;
   const auto columns = static_cast<double>(width.out);
   const auto taps = static_cast<double>(p.taps());

@@ -213,7 +213,6 @@ class PointwisePlan final : public RowsPlan {
   bool reads_in_place(const ConvArrays& arrays) const {
     if (pixel_stride(problem(), output_steps(problem(), arrays.x_strides)) != 1) return false;
     const std::int64_t channel = arrays.x_strides.channel;
-    if (shares_a_set<T>(channel) && channels_ > 8) return false;
     const std::int64_t limit = std::numeric_limits<std::int32_t>::max() / channels_;
     return channel <= limit && channel >= -limit;
   }

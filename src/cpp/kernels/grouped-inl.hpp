@@ -8,6 +8,11 @@
 
 namespace pyconv::PYCONV_ISA {
 
+// On 32 registers, tiles of 7 to 14 columns make up all widths from 7 on, and 7 chains nearly cover
+// the latency of a fused multiply-add (2 ports x 4 cycles).
+constexpr int kGroupedColumns = PYCONV_VECTOR_REGISTERS >= 32 ? kMostGroupedColumns : 8;
+constexpr int kFewestGroupedColumns = kGroupedColumns / 2;
+
 // The lanes of a vector of pixels as channel kChannel of their groups of kChannels meets them.
 // Permutations within four lanes run beside multiply-adds for free, others take their place (Zen 5:
 // 2.0 against 1.4 multiply-adds per cycle next to one of each).
@@ -65,40 +70,63 @@ template <int kChannel, int kChannels, int kSize, int kStep, int kColumns, class
   }
 }
 
-// One output row of a tile under a kernel whose width is known: each vector of pixels is loaded
-// once per tap row, spread over the lanes once per channel, and meets all the taps that read it.
+// Taps that are side by side in a row of the kernel: each vector of pixels is loaded once, spread
+// over the lanes once per channel, and meets all the taps that read it.
 template <class T, int kChannels, int kSize, int kStep, int kColumns>
-static inline void grouped_row(const GroupedArgs<T>& args, const TapRow* unit, const TapRow* end,
-                               Vec<T> (&sum)[kColumns]) {
+[[gnu::always_inline]] static inline void grouped_taps(const GroupedArgs<T>& args,
+                                                       const T* const* pixel, const T* weights,
+                                                       Vec<T> (&sum)[kColumns]) {
   using V = Vec<T>;
   constexpr int kWeights = kSize * kChannels;
   constexpr int kIndexes = kChannels == 3 ? 3 : 0;  // of permutations
   constexpr bool kWeightsStay = kColumns + kWeights + kIndexes + 3 <= PYCONV_VECTOR_REGISTERS;
-  const std::int64_t channel = args.channel;
-  for (; unit != end; ++unit) {
-    const T* const* pixel = args.pixels + unit->offset;
-    const T* weights = args.weights + unit->tap * (kWeights * V::lanes);
-    V held[kWeightsStay ? kWeights : 1];
-    if constexpr (kWeightsStay) {
+  V held[kWeightsStay ? kWeights : 1];
+  if constexpr (kWeightsStay) {
 #pragma GCC unroll 16
-      for (int j = 0; j < kWeights; ++j) {
-        held[j] = V::load(weights + j * V::lanes);
-        asm("" : "+v"(held[j].v));
-      }
-    }
-#pragma GCC unroll 32
-    for (int k = 0; k < (kColumns - 1) * kStep + kSize; ++k) {
-      // More weights than registers: read them where they are used, as memory operands.
-      if constexpr (!kWeightsStay) asm volatile("" : "+r"(weights));
-      const auto weight = [&](int j) {
-        return kWeightsStay ? held[kWeightsStay ? j : 0] : V::load(weights + j * V::lanes);
-      };
-      const T* const from = *pixel + channel;
-      __builtin_prefetch(from + V::lanes);  // of the image: the next vector of channels reads it
-      add_column<0, kChannels, kSize, kStep>(k, from, V::zero(), weight, sum);
-      pixel += args.tap_step;
+    for (int j = 0; j < kWeights; ++j) {
+      held[j] = V::load(weights + j * V::lanes);
+      asm("" : "+v"(held[j].v));
     }
   }
+#pragma GCC unroll 32
+  for (int k = 0; k < (kColumns - 1) * kStep + kSize; ++k) {
+    // More weights than registers: read them where they are used, as memory operands.
+    if constexpr (!kWeightsStay) asm volatile("" : "+r"(weights));
+    const auto weight = [&](int j) {
+      return kWeightsStay ? held[kWeightsStay ? j : 0] : V::load(weights + j * V::lanes);
+    };
+    const T* const from = *pixel + args.channel;
+    __builtin_prefetch(from + V::lanes);  // of the image: the next vector of channels reads it
+    add_column<0, kChannels, kSize, kStep>(k, from, V::zero(), weight, sum);
+    pixel += args.tap_step;
+  }
+}
+
+// One output row of a tile under a kernel whose width is known.
+template <class T, int kChannels, int kSize, int kStep, int kColumns>
+static inline void grouped_row(const GroupedArgs<T>& args, const TapRow* unit, const TapRow* end,
+                               Vec<T> (&sum)[kColumns]) {
+  for (; unit != end; ++unit) {
+    grouped_taps<T, kChannels, kSize, kStep>(
+        args, args.pixels + unit->offset,
+        args.weights + unit->tap * (kSize * kChannels * Vec<T>::lanes), sum);
+  }
+}
+
+// One row of a wide kernel of one channel, four taps at a time.
+template <class T, int kStep, int kColumns>
+static inline void wide_row(const GroupedArgs<T>& args, const T* const* pixel, const T* weights,
+                            Vec<T> (&sum)[kColumns]) {
+  constexpr int kTaps = 4;
+  std::int64_t left = args.size;
+  for (; left >= kTaps; left -= kTaps) {
+    grouped_taps<T, 1, kTaps, kStep>(args, pixel, weights, sum);
+    pixel += kTaps * args.tap_step;
+    weights += kTaps * Vec<T>::lanes;
+  }
+  if (left == 3) grouped_taps<T, 1, 3, kStep>(args, pixel, weights, sum);
+  if (left == 2) grouped_taps<T, 1, 2, kStep>(args, pixel, weights, sum);
+  if (left == 1) grouped_taps<T, 1, 1, kStep>(args, pixel, weights, sum);
 }
 
 // Finished sums of row r, each step for all at once (see end_tile).
@@ -165,6 +193,16 @@ void grouped_any_tile(const GroupedArgs<T>& args) {
     for (const TapRow* const end = args.units + args.unit_ends[r]; unit != end; ++unit) {
       const T* const* row = args.pixels + unit->offset;
       const T* weights = args.weights + unit->tap * args.size * args.channels * V::lanes;
+      if constexpr (kSpread == GroupedSpread::same && kColumns >= kFewestGroupedColumns) {
+        if (args.column_step == args.tap_step) {
+          wide_row<T, 1>(args, row, weights, sum);
+          continue;
+        }
+        if (args.column_step == 2 * args.tap_step) {
+          wide_row<T, 2>(args, row, weights, sum);
+          continue;
+        }
+      }
       for (std::int64_t w = 0; w < args.size; ++w, row += args.tap_step) {
         for (std::int64_t i = 0; i < args.channels; ++i, weights += V::lanes) {
           const V weight = V::load(weights);
@@ -187,11 +225,6 @@ void grouped_any_tile(const GroupedArgs<T>& args) {
     end_grouped(args, r, sum);
   }
 }
-
-// On 32 registers, tiles of 7 to 14 columns make up all widths from 7 on, and 7 chains nearly cover
-// the latency of a fused multiply-add (2 ports x 4 cycles).
-constexpr int kGroupedColumns = PYCONV_VECTOR_REGISTERS >= 32 ? kMostGroupedColumns : 8;
-constexpr int kFewestGroupedColumns = kGroupedColumns / 2;
 
 template <class T, int kIndex, int kColumns>
 constexpr void fill_grouped_shape(KernelTable<T>& table) {
