@@ -81,21 +81,12 @@ def test_rows_of_whole_vectors(dtype: Any, width: int, activation: Any, channels
 
 @pytest.mark.parametrize("threads", [2, 3, 7])
 @pytest.mark.parametrize("activation", [None, "gelu"])
-@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("weights", [(75, 39, 9), [(60, 20, 9), (3, 19, 9)]])
+@pytest.mark.parametrize("batch", [1, 2])
 def test_threads_share_the_output_channels_of_one_row(
-    threads: int, activation: Any, groups: int
+    threads: int, activation: Any, weights: Any, batch: int
 ) -> None:
-    problem = make((1, 39, 1200), (75, 39 // groups, 9), groups=groups, stride=2)
-    results = [
-        pyconv.conv1d(
-            problem.x,
-            problem.weight,
-            stride=2,
-            groups=groups,
-            activation=activation,
-            algorithm=algorithm,
-            num_threads=threads,
-        )
-        for algorithm in ("direct", "reference")
-    ]
-    np.testing.assert_array_equal(*results)
+    problem = make(
+        (batch, 39, 1200), weights, residual=True, stride=2, activation=activation, seed=threads
+    )
+    problem.check_bits("direct", num_threads=(threads,))

@@ -314,15 +314,32 @@ def test_partition_of_several_convolutions() -> None:
     layer = pyconv.DepthwiseSeparableConv2d(32, 64, 3)
     assert_is_partition(layer.plan((3, 32, 200, 200)).partition, at_least=3)
     with pyconv.num_threads(2):
-        parts = layer.plan((1, 32, 14, 14)).partition.split(", then ")
-    for part in parts:
-        assert_is_partition(part, at_least=1)
+        text = layer.plan((3, 32, 14, 14)).partition
+    prefix, _, parts = text.partition(" images, each ")
+    assert prefix == "3" and parts.count(", then ") == 1
+    for part in parts.split(", then "):
+        assert_is_partition(part, at_least=2)
 
 
 def test_no_outputs_are_no_tasks() -> None:
     assert pyconv.Conv2d(3, 4, 3).plan((0, 3, 8, 8)).partition == "0 tasks"
     layer = pyconv.DepthwiseSeparableConv2d(3, 4, 3)
     assert layer.plan((0, 3, 8, 8)).partition == "0 tasks"
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, 16])
+@pytest.mark.parametrize(
+    ("shape", "stride"), [((1, 512, 7, 7), 1), ((1, 512, 15, 15), 2), ((1, 512, 1, 49), 1)]
+)
+def test_partition_of_small_1x1_planes(
+    data_format: str, threads: int, shape: tuple[int, ...], stride: int
+) -> None:
+    if data_format == "channels_last":
+        shape = (shape[0], *shape[2:], shape[1])
+    layer = pyconv.Conv2d(512, 512, 1, stride, data_format=data_format, algorithm="pointwise")
+    with pyconv.num_threads(threads):
+        plan = layer.plan(shape)
+    assert_is_partition(plan.partition, at_least=min(plan.threads, 4))
 
 
 def test_plan_refuses_what_the_call_refuses() -> None:

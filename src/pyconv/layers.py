@@ -55,7 +55,8 @@ class Plan:
     threads : int
         Threads that a call uses now.
     partition : str
-        The tasks that these threads share, each a contiguous range of them.
+        The tasks that these threads share, each a contiguous range of them; several such lists,
+        in order, where a layer of several convolutions computes one after the other.
     output_shape : tuple of int
         Shape of the result.
     macs : int

@@ -155,6 +155,7 @@ class DirectPlan final : public Plan {
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const Split blocks = row_blocks(threads);
     const auto partition = partition_of(blocks, threads);
+    const std::int64_t all_shares = shares(blocks, threads);
     parallel_for(partition.tasks(), threads, [&](std::int64_t task, int thread) {
       const Scratch scratch = carve(workspace.get() + static_cast<std::size_t>(thread) * bytes);
       const auto [image, group, depth, block, share] = partition.at(task);
@@ -165,7 +166,7 @@ class DirectPlan final : public Plan {
       at.row = blocks.begin(block);
       at.rows = blocks.size(block);
       at.share = share;
-      at.shares = shares(blocks, threads);
+      at.shares = all_shares;
       run_task(arrays, at, scratch);
     });
   }
@@ -215,6 +216,8 @@ class DirectPlan final : public Plan {
     rows_ = 1;
     while (rows_ < all_rows && bytes(rows_ + 1, channels_) <= kRowsBytes) ++rows_;
     channel_stride_ = layout_.channel(rows_);
+    // Sums of several passes wait in between.
+    sums_rows_ = channels_ >= most ? table_.tile_rows : most_out_channels(p);
   }
 
   // Those of a plane that some tap reads.
@@ -282,7 +285,8 @@ class DirectPlan final : public Plan {
     std::int64_t most = 1;
     for (const GroupPlan& plan : groups_) most = std::max(most, plan.tiles.count());
     const auto groups = static_cast<std::int64_t>(p.groups.size());
-    return std::min(ceil_div(threads, p.batch * groups * p.axes[0].out * blocks.count()), most);
+    const std::int64_t others = p.batch * groups * p.axes[0].out * blocks.count();
+    return std::clamp<std::int64_t>(threads / others, 1, most);
   }
 
   Split row_blocks(int threads) const {
@@ -311,16 +315,19 @@ class DirectPlan final : public Plan {
     return {1, ceil_div((rows - 1) * layout_.pitch + width, table_.lanes), layout_.pitch};
   }
 
+  // Of the tiles of a group.
+  Split shares_of(const Place& at) const {
+    return Split::by_count(groups_[at.group].tiles.count(), at.shares);
+  }
+
   Scratch carve(void* base) const {
     const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     const std::int64_t vectors = lines(rows_).all();
-    const bool one_pass = channels_ >= most_in_channels(problem());
-    const std::int64_t sums = one_pass ? table_.tile_rows : most_out_channels(problem());
     Carver carver(base);
     Scratch scratch;
     // The last vector of the last channel reads past its rows.
     scratch.rows = carver.take<T>(size(channels_ * channel_stride_ + table_.lanes));
-    scratch.sums = carver.take<T>(size(sums * vectors * table_.lanes));
+    scratch.sums = carver.take<T>(size(sums_rows_ * vectors * table_.lanes));
     scratch.spans = carver.take<PixelSpan>(size(vectors + rows_));
     scratch.span_ends = carver.take<std::int32_t>(size(vectors));
     scratch.bytes = carver.used();
@@ -329,6 +336,7 @@ class DirectPlan final : public Plan {
 
   void run_task(const ConvArrays& arrays, const Place& at, const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
+    if (shares_of(at).size(at.share) == 0) return;
     const std::optional<RowsEnd<T>> end = rows_end(arrays, at, scratch);
     std::fill_n(scratch.rows + channels_ * channel_stride_, table_.lanes, T(0));
     std::int64_t channel = 0;
@@ -436,7 +444,7 @@ class DirectPlan final : public Plan {
     const bool last = channel_end == group.in_channels;
     const std::int64_t k = channel * problem().taps();
     const std::int64_t depth = (channel_end - channel) * problem().taps();
-    const Split shares = Split::by_count(plan.tiles.count(), at.shares);
+    const Split shares = shares_of(at);
     for (std::int64_t tile = shares.begin(at.share); tile < shares.end(at.share); ++tile) {
       const std::int64_t rows = plan.tiles.size(tile);
       const std::int64_t out = plan.tiles.begin(tile);
@@ -559,6 +567,7 @@ class DirectPlan final : public Plan {
   std::int64_t rows_ = 1;         // output rows of a block
   std::int64_t channels_ = 1;     // input channels of a pass over a block
   std::int64_t channel_stride_ = 0;
+  std::int64_t sums_rows_ = 0;
   std::vector<PadPhase> phases_;
 };
 
@@ -602,7 +611,7 @@ bool direct_pays(const ConvProblem& p) {
   const RowLayout layout(p);
   const double width = static_cast<double>(std::max<std::int64_t>(1, p.axes[2].out));
   const auto taps = static_cast<double>(p.taps());
-  // A stride's phases are copied each by itself, in short rows.
+  // The rows of a stride's phases are short.
   const double pixels =
       strided(p) ? (1 + 60 / (taps * static_cast<double>(out_channels))) * (1 + 3.6 / width)
                  : 1.01 * static_cast<double>(layout.pitch) / width;

@@ -100,7 +100,7 @@ std::string FusedPlan::partition(int threads) const {
   for (const auto& stage : stages_) {
     partitions += (partitions.empty() ? "" : ", then ") + stage->partition(threads);
   }
-  return partitions;
+  return (first_.batch > 1 ? std::to_string(first_.batch) + " images, each " : "") + partitions;
 }
 
 std::string FusedPlan::reason() const {

@@ -57,7 +57,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
   std::string tile() const override { return panels_.tile(); }
 
   std::string partition(int threads) const override {
-    return partition_of(blocking(problem().channels_last, threads)).text();
+    return partition_of(blocking(contiguous_are_flat(), threads)).text();
   }
 
   std::string reason() const override {
@@ -123,6 +123,16 @@ class PointwiseChannelsPlan final : public RowsPlan {
     std::int64_t out_step;
     std::int64_t residual_step;
   };
+
+  // Whether all pixels of contiguous arrays are equally far from the next.
+  bool contiguous_are_flat() const {
+    const auto& axes = problem().axes;
+    const auto many =
+        std::count_if(axes.begin(), axes.end(), [](const Axis& axis) { return axis.out > 1; });
+    return many <= 1 || std::none_of(axes.begin(), axes.end(), [](const Axis& axis) {
+             return axis.out > 1 && axis.stride > 1;
+           });
+  }
 
   // How the work is cut, which depends on the number of threads; the results do not.
   struct Blocking {

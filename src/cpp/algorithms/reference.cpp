@@ -41,31 +41,37 @@ class ReferencePlan final : public Plan {
   int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
   std::size_t workspace_bytes(int) const override { return 0; }
   std::string tile() const override { return "1 output"; }
-  std::string partition(int) const override { return partition_of(problem().out_channels).text(); }
+  std::string partition(int) const override { return partition_of().text(); }
   std::string reason() const override { return "loop over windows, serves every problem"; }
 
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
-    const T* group_weights = static_cast<const T*>(arrays.packed_weights);
+    std::vector<std::int64_t> weights_begin{0};  // per group
     for (const Group& group : p.groups) {
-      const T* weights = group_weights;
-      const auto partition = partition_of(group.out_channels);
-      parallel_for(partition.tasks(), threads, [&](std::int64_t task, int) {
-        const auto [image, out, d, h] = partition.at(task);
-        run_row(arrays, group, weights + out * weights_of(group) / group.out_channels, image, out,
-                d, h);
-      });
-      group_weights += weights_of(group);
+      weights_begin.push_back(weights_begin.back() + weights_of(group));
     }
+    const auto partition = partition_of();
+    parallel_for(partition.tasks(), threads, [&](std::int64_t task, int) {
+      const auto [image, channel, d, h] = partition.at(task);
+      const auto after = std::upper_bound(
+          p.groups.begin(), p.groups.end(), channel,
+          [](std::int64_t out, const Group& group) { return out < group.out_begin; });
+      const Group& group = *(after - 1);
+      const std::int64_t out = channel - group.out_begin;
+      const T* const weights =
+          static_cast<const T*>(arrays.packed_weights) +
+          weights_begin[static_cast<std::size_t>(after - p.groups.begin()) - 1];
+      run_row(arrays, group, weights + out * group.in_channels * p.taps(), image, out, d, h);
+    });
   }
 
  private:
   static constexpr std::int64_t kRun = 256;
 
-  Partition<4> partition_of(std::int64_t out_channels) const {
+  Partition<4> partition_of() const {
     const ConvProblem& p = problem();
     return Partition({{"images", p.batch},
-                      {"output channels", out_channels},
+                      {"output channels", p.out_channels},
                       {"planes", p.axes[0].out},
                       {"rows", p.axes[1].out}});
   }

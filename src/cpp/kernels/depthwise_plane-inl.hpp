@@ -233,46 +233,75 @@ struct PlaneTileTable {
   }
 };
 
+// The first element of the `i`-th load of the vector at a column.
+template <class V, PlaneTaps kTaps, class T>
+static inline std::int64_t plane_load_at(const DepthwisePlaneArgs<T>& args, std::int64_t column,
+                                         int i) {
+  return column * stride_of(kTaps) - args.pad_column + (kTaps == PlaneTaps::odd ? 1 : 0) +
+         i * (kTaps == PlaneTaps::unit ? 1 : V::lanes);
+}
+
+// The vector at a column, with what masks it needs.
 template <class V, int kSize, PlaneTaps kTaps, class T>
-static void plane_of(const DepthwisePlaneArgs<T>& args) {
+static inline PlaneVector<V> plane_vector(const DepthwisePlaneArgs<T>& args, std::int64_t column) {
+  const auto range = [](std::int64_t from, std::int64_t upto) {
+    const auto clip = [](std::int64_t lane) {
+      return static_cast<int>(lane < 0 ? 0 : lane > V::lanes ? V::lanes : lane);
+    };
+    const int begin = clip(from);
+    const int end = clip(upto);
+    return V::mask_range(begin, end < begin ? begin : end);
+  };
+  PlaneVector<V> vector;
+  vector.column = column;
+#pragma GCC unroll 8
+  for (int i = 0; i < (kTaps == PlaneTaps::unit ? kSize : 2); ++i) {
+    const std::int64_t at = plane_load_at<V, kTaps>(args, column, i);
+    vector.load[i] = range(-at, args.in_columns - at);
+  }
+  vector.store = range(0, args.column + args.columns - column);
+  const std::int64_t beside =
+      column * 2 - args.pad_column + (kTaps == PlaneTaps::odd ? 0 : 2 * V::lanes);
+  vector.beside = beside >= 0 && beside < args.in_columns ? 1 : 0;
+  return vector;
+}
+
+// Calls visit(channel, end of the channel).
+template <class T, class Visit>
+static inline void for_each_plane(const DepthwisePlaneArgs<T>& args, const Visit& visit) {
+  DepthwiseEnd<T> end = args.end;
+  for (std::int64_t channel = 0; channel < args.channels; ++channel) {
+    if (args.biases) end.bias = args.biases[channel];
+    visit(channel, end);
+    end.out += args.out_channel;
+    if (end.residual) end.residual += args.residual_channel;
+  }
+}
+
+// Planes of one vector of columns.
+template <class V, int kSize, PlaneTaps kTaps, class T>
+static void narrow_plane_of(const DepthwisePlaneArgs<T>& args) {
+  static constexpr PlaneTileTable<V, T, kSize, kTaps, 1> kTiles;
+  const auto cut = kTiles.cut(args.rows);
+  const PlaneVector<V> vector = plane_vector<V, kSize, kTaps>(args, args.column);
+  for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
+    kTiles.run(args, channel, end, cut, &vector, 1, PlaneEdge::any);
+  });
+}
+
+template <class V, int kSize, PlaneTaps kTaps, class T>
+static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   static constexpr PlaneTileTable<V, T, kSize, kTaps, 1> kSingle;
   static constexpr PlaneTileTable<V, T, kSize, kTaps, 2> kPairs;
   constexpr int kStride = stride_of(kTaps);
   constexpr int kLoads = kTaps == PlaneTaps::unit ? kSize : 2;
   const std::int64_t columns_end = args.column + args.columns;
-  // The first element of a load of the vector at a column, and the single one of stride 2.
-  const auto load_at = [&](std::int64_t column, int i) {
-    return column * kStride - args.pad_column + (kTaps == PlaneTaps::odd ? 1 : 0) +
-           i * (kStride == 1 ? 1 : V::lanes);
-  };
-  const auto beside = [&](std::int64_t column) {
-    const std::int64_t at =
-        column * 2 - args.pad_column + (kTaps == PlaneTaps::odd ? 0 : 2 * V::lanes);
-    return at >= 0 && at < args.in_columns;
-  };
   const auto is_whole = [&](std::int64_t column, int i) {
-    const std::int64_t at = load_at(column, i);
+    const std::int64_t at = plane_load_at<V, kTaps>(args, column, i);
     return at >= 0 && at + V::lanes <= args.in_columns;
   };
   const auto edge = [&](std::int64_t column) {
-    PlaneVector<V> vector;
-    const auto range = [](std::int64_t from, std::int64_t upto) {
-      const auto clip = [](std::int64_t lane) {
-        return static_cast<int>(lane < 0 ? 0 : lane > V::lanes ? V::lanes : lane);
-      };
-      const int begin = clip(from);
-      const int end = clip(upto);
-      return V::mask_range(begin, end < begin ? begin : end);
-    };
-    vector.column = column;
-#pragma GCC unroll 8
-    for (int i = 0; i < kLoads; ++i) {
-      const std::int64_t at = load_at(column, i);
-      vector.load[i] = range(-at, args.in_columns - at);
-    }
-    vector.store = range(0, columns_end - column);
-    vector.beside = beside(column) ? 1 : 0;
-    return vector;
+    return plane_vector<V, kSize, kTaps>(args, column);
   };
   const auto inside = [&](std::int64_t column) {
     const std::int64_t left = column * kStride - args.pad_column;
@@ -323,9 +352,7 @@ static void plane_of(const DepthwisePlaneArgs<T>& args) {
 
   const auto single_cut = kSingle.cut(args.rows);
   const auto pairs_cut = kPairs.cut(args.rows);
-  DepthwiseEnd<T> end = args.end;
-  for (std::int64_t channel = 0; channel < args.channels; ++channel) {
-    if (args.biases) end.bias = args.biases[channel];
+  for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
     if (pairs > 0) kPairs.run(args, channel, end, pairs_cut, inner, pairs, PlaneEdge::none);
     if (sides) {
       if (resume < last) kSingle.run(args, channel, end, single_cut, &single, 1, PlaneEdge::none);
@@ -344,29 +371,29 @@ static void plane_of(const DepthwisePlaneArgs<T>& args) {
         kPairs.run(args, channel, end, pairs_cut, two, 1, PlaneEdge::any);
       }
     }
-    end.out += args.out_channel;
-    if (end.residual) end.residual += args.residual_channel;
-  }
+  });
 }
 
-template <class V, int kSize, int kStride, class T>
-static void plane_of_lanes(const DepthwisePlaneArgs<T>& args) {
-  if constexpr (kStride == 1) {
-    plane_of<V, kSize, PlaneTaps::unit>(args);
-  } else if (args.pad_column % 2 == 0) {
-    plane_of<V, kSize, PlaneTaps::even>(args);
+template <int kSize, PlaneTaps kTaps, class T>
+static void plane_of(const DepthwisePlaneArgs<T>& args) {
+  using Half = typename Vec<T>::Half;
+  if (args.columns <= Half::lanes) {
+    narrow_plane_of<Half, kSize, kTaps>(args);
+  } else if (args.columns <= Vec<T>::lanes) {
+    narrow_plane_of<Vec<T>, kSize, kTaps>(args);
   } else {
-    plane_of<V, kSize, PlaneTaps::odd>(args);  // its loads are more often aligned
+    wide_plane_of<Vec<T>, kSize, kTaps>(args);
   }
 }
 
 template <class T, int kSize, int kStride>
 void depthwise_plane(const DepthwisePlaneArgs<T>& args) {
-  using Half = typename Vec<T>::Half;
-  if (Half::lanes < Vec<T>::lanes && args.columns <= Half::lanes) {
-    plane_of_lanes<Half, kSize, kStride>(args);
+  if constexpr (kStride == 1) {
+    plane_of<kSize, PlaneTaps::unit>(args);
+  } else if (args.pad_column % 2 == 0) {
+    plane_of<kSize, PlaneTaps::even>(args);
   } else {
-    plane_of_lanes<Vec<T>, kSize, kStride>(args);
+    plane_of<kSize, PlaneTaps::odd>(args);  // its loads are more often aligned
   }
 }
 

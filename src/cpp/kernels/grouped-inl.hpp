@@ -203,8 +203,9 @@ void grouped_any_tile(const GroupedArgs<T>& args) {
           continue;
         }
       }
+      const std::int64_t channels = kSpread == GroupedSpread::same ? 1 : args.channels;
       for (std::int64_t w = 0; w < args.size; ++w, row += args.tap_step) {
-        for (std::int64_t i = 0; i < args.channels; ++i, weights += V::lanes) {
+        for (std::int64_t i = 0; i < channels; ++i, weights += V::lanes) {
           const V weight = V::load(weights);
           typename V::Index index = {};
           if constexpr (kSpread == GroupedSpread::permuted) {
