@@ -638,9 +638,7 @@ bool pixels_pay(const ConvProblem& p) {
   const bool square = height.kernel == width.kernel && height.stride == width.stride;
   const bool undilated = height.dilation == 1 && width.dilation == 1;
   const bool plane = square && undilated && p.padding_mode == PaddingMode::zeros;
-  if (plane && width.kernel == 3 && width.stride <= 2) {
-    return width.out >= (width.stride == 1 ? 10 : 6);
-  }
+  if (plane && width.kernel == 3 && width.stride <= 2) return width.out >= 6;
   if (width.stride > 1 || width.out < 1) return false;
   if (height.out == 1) return width.out >= 60 * (4 + p.taps());  // a tile has one row
   if (width.kernel > 7) return false;
