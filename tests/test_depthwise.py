@@ -33,7 +33,14 @@ def image(
 def test_auto_takes_pixels_as_lanes_where_rows_are_long() -> None:
     layer = pyconv.Conv2d(32, 32, 3, groups=32)
     assert layer.plan((1, 32, 112, 112)).algorithm == "depthwise"
-    assert layer.plan((1, 32, 9, 9)).algorithm == "grouped"
+    assert layer.plan((1, 32, 8, 8)).algorithm == "depthwise"
+    assert layer.plan((1, 32, 7, 7)).algorithm == "grouped"
+    wide = pyconv.Conv2d(32, 32, 4, groups=32)
+    assert wide.plan((1, 32, 115, 115)).algorithm == "depthwise"
+    assert wide.plan((1, 32, 23, 23)).algorithm == "grouped"
+    row = pyconv.Conv1d(32, 32, 5, groups=32)
+    assert row.plan((1, 32, 1000)).algorithm == "depthwise"
+    assert row.plan((1, 32, 100)).algorithm == "grouped"
 
 
 def test_refuses_groups_of_more_channels_and_says_why() -> None:
