@@ -209,10 +209,12 @@ inline std::int64_t even_blocks(std::int64_t blocks, std::int64_t others, std::i
   return uneven ? std::max(blocks, std::min(most, ceil_div(blocks, threads) * threads)) : blocks;
 }
 
-// A team costs one or a few microseconds, so every thread should have about 2^19
+// A team costs one or a few microseconds, so every thread should have about so many
 // multiply-accumulates (10 to 25 microseconds) to itself.
+constexpr std::int64_t kMacsPerThread = 1 << 19;
+
 inline int worthwhile_threads(const ConvProblem& problem, int limit) {
-  const std::int64_t worth = 1 + problem.macs() / (std::int64_t(1) << 19);
+  const std::int64_t worth = 1 + problem.macs() / kMacsPerThread;
   return static_cast<int>(std::min<std::int64_t>(limit, worth));
 }
 

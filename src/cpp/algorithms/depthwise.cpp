@@ -102,7 +102,7 @@ int depthwise_threads(const ConvProblem& problem, int limit) {
   const std::int64_t outputs = problem.out_channels * problem.out_pixels();
   const std::int64_t element = problem.dtype == DataType::float64 ? 8 : 4;
   const std::int64_t bytes = problem.batch * (inputs + outputs) * element;
-  const std::int64_t worth = 1 + std::max(problem.macs() >> 19, bytes >> 18);
+  const std::int64_t worth = 1 + std::max(problem.macs() / kMacsPerThread, bytes >> 18);
   return static_cast<int>(std::min<std::int64_t>(limit, worth));
 }
 

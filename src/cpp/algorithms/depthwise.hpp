@@ -64,8 +64,8 @@ DepthwiseEnd<T> no_epilogue() {
   return end;
 }
 
-// Few multiply-accumulates move many bytes: a thread is worth 2^19 of the former or 2^18 of the
-// latter.
+// Few multiply-accumulates move many bytes: a thread is worth kMacsPerThread of the former or 2^18
+// of the latter.
 int depthwise_threads(const ConvProblem& problem, int limit);
 
 // Lanes are pixels of a row: serves every depthwise problem and all arrays.

@@ -94,7 +94,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
 
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
-    if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
+    if (!p.has_outputs()) return;
     const Workspace workspace(workspace_bytes(threads));
     const T* const zeros = fill_zeros(workspace.get());
     std::byte* const scratch = after_zeros(workspace.get());

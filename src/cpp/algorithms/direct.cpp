@@ -141,7 +141,8 @@ class DirectPlan final : public Plan {
   }
 
   std::string partition(int threads) const override {
-    return partition_of(row_blocks(threads), threads).text();
+    const Split blocks = row_blocks(threads);
+    return partition_of(blocks, shares(blocks, threads)).text();
   }
 
   std::string reason() const override {
@@ -150,12 +151,12 @@ class DirectPlan final : public Plan {
 
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
-    if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
+    if (!p.has_outputs()) return;
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const Split blocks = row_blocks(threads);
-    const auto partition = partition_of(blocks, threads);
     const std::int64_t all_shares = shares(blocks, threads);
+    const auto partition = partition_of(blocks, all_shares);
     parallel_for(partition.tasks(), threads, [&](std::int64_t task, int thread) {
       const Scratch scratch = carve(workspace.get() + static_cast<std::size_t>(thread) * bytes);
       const auto [image, group, depth, block, share] = partition.at(task);
@@ -269,13 +270,13 @@ class DirectPlan final : public Plan {
     return offsets;
   }
 
-  Partition<5> partition_of(const Split& blocks, int threads) const {
+  Partition<5> partition_of(const Split& blocks, std::int64_t shares) const {
     const ConvProblem& p = problem();
     return Partition({{"images", p.batch},
                       {"groups", static_cast<std::int64_t>(p.groups.size())},
                       {"planes", p.axes[0].out},
                       {"blocks of rows", blocks.count()},
-                      {"shares of the output channels", shares(blocks, threads)}});
+                      {"shares of the output channels", shares}});
   }
 
   // Where there are fewer rows than threads, as in one dimension, each thread takes some of the

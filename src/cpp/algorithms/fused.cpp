@@ -110,7 +110,9 @@ std::string FusedPlan::reason() const {
 
 int FusedPlan::useful_threads(int limit) const {
   std::int64_t worth = 1;
-  for (const auto& stage : stages_) worth += first_.batch * stage->problem().macs() >> 19;
+  for (const auto& stage : stages_) {
+    worth += first_.batch * stage->problem().macs() / kMacsPerThread;
+  }
   return static_cast<int>(std::min<std::int64_t>(limit, worth));
 }
 
@@ -124,7 +126,7 @@ std::size_t FusedPlan::workspace_bytes(int threads) const {
 }
 
 void FusedPlan::run(const std::vector<ConvArrays>& arrays, int threads) const {
-  if (first_.batch == 0 || last().out_pixels() == 0 || last().out_channels == 0) return;
+  if (!last().has_outputs()) return;
   if (is_whole(threads)) return run_whole(arrays, threads);
   const std::size_t bytes = buffers_bytes(rows_) + stage_workspace_bytes();
   const Workspace workspace(static_cast<std::size_t>(threads) * bytes);

@@ -92,7 +92,7 @@ class PointwisePlan final : public RowsPlan {
 
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
-    if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
+    if (!p.has_outputs()) return;
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(offsets_bytes() + bytes * static_cast<std::size_t>(threads));
     auto* const base = workspace.get();

@@ -322,7 +322,7 @@ class WinogradPlan final : public Plan {
 
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
-    if (p.batch == 0 || p.out_pixels() == 0 || p.out_channels == 0) return;
+    if (!p.has_outputs()) return;
     const Blocking blocks = blocking(threads);
     const std::size_t bytes = carve(nullptr, blocks).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));

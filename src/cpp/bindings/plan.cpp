@@ -289,17 +289,13 @@ py::array run_fused(const FusedPlan& plan, const py::array& x,
 
 const char* const kNoTasks = "0 tasks";
 
-bool has_outputs(const ConvProblem& p) {
-  return p.batch > 0 && p.out_pixels() > 0 && p.out_channels > 0;
-}
-
 std::string partition(const Plan& plan, int threads) {
-  return has_outputs(plan.problem()) ? plan.partition(threads) : kNoTasks;
+  return plan.problem().has_outputs() ? plan.partition(threads) : kNoTasks;
 }
 
 std::string fused_partition(const FusedPlan& plan, int threads) {
   for (const auto& stage : plan.stages()) {
-    if (!has_outputs(stage->problem())) return kNoTasks;
+    if (!stage->problem().has_outputs()) return kNoTasks;
   }
   return plan.first().batch > 0 ? plan.partition(threads) : kNoTasks;
 }

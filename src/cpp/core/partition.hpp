@@ -33,7 +33,7 @@ class Partition {
     return parts;
   }
 
-  // Such as "56 tasks: 28 row blocks x 2 groups".
+  // Such as "56 tasks: 2 groups x 28 blocks of rows".
   std::string text() const {
     std::string factors;
     for (const Dimension& dimension : dimensions_) {

@@ -54,6 +54,7 @@ struct ConvProblem {
 
   std::int64_t taps() const { return axes[0].kernel * axes[1].kernel * axes[2].kernel; }
   std::int64_t out_pixels() const { return axes[0].out * axes[1].out * axes[2].out; }
+  bool has_outputs() const { return batch > 0 && out_pixels() > 0 && out_channels > 0; }
 
   // Multiply-accumulates, padding counted as if it were data.
   std::int64_t macs() const {
