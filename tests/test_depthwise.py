@@ -136,6 +136,48 @@ def test_more_channels_than_one_chunk_of_weights() -> None:
         check(image(520, 4, 9, multiplier=multiplier, padding=1, data_format="channels_last"))
 
 
+CROWDED = [
+    (1024, (7, 7), 3, dict(padding=1)),
+    (1032, (9, 8), 3, dict(padding=(2, 0))),
+    (512, (13, 30), 3, dict(padding=1)),
+    (512, (11, 15), 5, dict(padding=4, dilation=2)),
+    (512, (30, 150), 5, dict(padding=1, stride=(2, 3))),
+    (1024, (14, 14), 3, dict(padding=1, stride=2)),
+    (1024, (1, 1), 3, dict(padding=1)),
+    (1024, (3, 5), 3, dict(padding=7)),
+    (512, (9, 9), 7, dict(padding=3)),
+    (1024, (4, 6, 7), 3, dict(padding=1)),
+]
+
+
+@pytest.mark.parametrize("case", CROWDED, ids=str)
+@pytest.mark.parametrize("shift", [0, 1, 4])
+def test_pixels_that_share_sets_of_the_cache(dtype: Any, case: Any, shift: int) -> None:
+    channels, sizes, size, arguments = case
+    channels //= np.dtype(dtype).itemsize // 4
+    kernel = (size,) * len(sizes)
+    problem = image(
+        channels, *sizes, kernel=kernel, dtype=dtype, data_format="channels_last", **arguments
+    )
+    x = np.empty(problem.x.size + 4 * LANES, dtype)
+    begin = -x.ctypes.data // x.itemsize % LANES + shift
+    x = x[begin : begin + problem.x.size].reshape(problem.x.shape)
+    x[...] = problem.x
+    for threads in (1, 3):
+        check(replace(problem, x=x), num_threads=threads)
+
+
+def test_copies_some_channels_at_a_time_where_pixels_share_sets_of_the_cache() -> None:
+    def partition(channels: int) -> str:
+        layer = pyconv.Conv2d(
+            channels, channels, 3, padding=1, groups=channels, data_format="channels_last"
+        )
+        return layer.plan((1, 14, 14, channels)).partition
+
+    assert "blocks of channels" in partition(1024)
+    assert "blocks of channels" not in partition(1040)
+
+
 @pytest.mark.parametrize("activation", [None, "relu", ("clip", -0.5, 0.25), "hardswish"])
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("bias", [False, True])

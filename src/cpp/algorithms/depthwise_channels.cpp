@@ -8,6 +8,10 @@
 // of a row. Weights are packed
 //
 //     [vector of channels][tap][lane]
+//
+// Where pixels under a tile share a few sets of the L1 cache, as those of 512 channels do, they
+// would throw each other out: blocks of rows are copied to scratch first, some channels at a time,
+// with a gap behind each pixel.
 #include <algorithm>
 #include <vector>
 
@@ -26,6 +30,10 @@ constexpr std::int64_t kColumns = 128;           // of a task
 constexpr std::int64_t kWeightBytes = 16 << 10;  // of a chunk of channels: half of the smallest L1
 constexpr std::int64_t kLeastVectors = 4;        // of a chunk: the table is built once for all
 
+constexpr std::int64_t kCopiedVectors = 8;          // of channels
+constexpr std::int64_t kCopyBytes = 256 << 10;      // of a block of rows
+constexpr std::int64_t kMostCopiedBytes = 8 << 20;  // of the input: from memory, copies cost more
+
 template <class T>
 class DepthwiseChannelsPlan final : public RowsPlan {
  public:
@@ -43,6 +51,9 @@ class DepthwiseChannelsPlan final : public RowsPlan {
         p.taps() * table_.lanes * static_cast<std::int64_t>(sizeof(T));
     chunk_ = table_.lanes * std::max(kLeastVectors, kWeightBytes / vector_bytes);
     chunk_ = std::min(chunk_, round_up(p.out_channels, table_.lanes));
+    const std::int64_t rows = p.axes[1].out;
+    rows_ = std::min(rows, kMaxDepthwiseChannelRows * std::min(rows, tile_[0].spacing));
+    copied_rows_ = copied_rows();
     if (p.out_channels != p.in_channels) list_spreads();
   }
 
@@ -81,8 +92,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   }
 
   std::string partition(int threads) const override {
-    const RowTiles rows = row_tiles(0, problem().axes[1].out);
-    return partition_of(rows, column_blocks(rows, threads)).text();
+    return partition_of(blocking(threads, copied_rows_ > 0)).text();
   }
 
   std::string tile() const override {
@@ -100,19 +110,22 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     std::byte* const scratch = after_zeros(workspace.get());
     const std::size_t bytes = carve(nullptr).bytes;
 
-    const RowTiles rows = row_tiles(0, p.axes[1].out);
-    const Split columns = column_blocks(rows, threads);
-    const auto partition = partition_of(rows, columns);
+    const bool copies = copies_input(arrays);
+    const Blocks blocks = blocking(threads, copies);
+    const auto partition = partition_of(blocks);
     parallel_for(partition.tasks(), threads, [&](std::int64_t index, int thread) {
-      const auto [image, depth, row, column] = partition.at(index);
+      const auto [image, depth, row, column, channel] = partition.at(index);
       Task task(carve(scratch + static_cast<std::size_t>(thread) * bytes));
       task.zeros = zeros;
-      task.column_begin = columns.begin(column);
-      task.column_end = columns.end(column);
-      rows.find(row, task.row, task.rows);
-      task.depth = depth;
+      task.copies = copies;
       task.image = image;
-      if (task.rows > 0) run_task(arrays, task);
+      task.depth = depth;
+      task.row_begin = blocks.rows.begin(row);
+      task.row_end = blocks.rows.end(row);
+      task.column_begin = blocks.columns.begin(column);
+      task.column_end = blocks.columns.end(column);
+      set_channels(task, blocks.vectors, channel);
+      run_task(arrays, task);
     });
   }
 
@@ -120,33 +133,59 @@ class DepthwiseChannelsPlan final : public RowsPlan {
 
   void run_rows(const ConvArrays& arrays, std::int64_t begin, std::int64_t end,
                 void* workspace) const override {
-    const RowTiles rows = row_tiles(begin, end);
     Task task(carve(after_zeros(workspace)));
     task.zeros = fill_zeros(workspace);
+    task.copies = copies_input(arrays);
     task.image = task.depth = 0;
+    const Split rows = Split::by_limit(end - begin, task.copies ? copied_rows_ : rows_);
+    const Split vectors = channel_vectors(task.copies);
     for (std::int64_t row = 0; row < rows.count(); ++row) {
-      rows.find(row, task.row, task.rows);
-      for (std::int64_t column = 0; column < columns_.count() && task.rows > 0; ++column) {
+      task.row_begin = begin + rows.begin(row);
+      task.row_end = begin + rows.end(row);
+      for (std::int64_t column = 0; column < columns_.count(); ++column) {
         task.column_begin = columns_.begin(column);
         task.column_end = columns_.end(column);
-        run_task(arrays, task);
+        for (std::int64_t channel = 0; channel < vectors.count(); ++channel) {
+          set_channels(task, vectors, channel);
+          run_task(arrays, task);
+        }
       }
     }
   }
 
  private:
+  // How the work is cut, which depends on the number of threads; the results do not.
+  struct Blocks {
+    Split rows;
+    Split columns;
+    Split vectors;  // of channels
+  };
+
+  // Input positions of an axis.
+  struct Span {
+    std::int64_t begin, end;
+    std::int64_t size() const { return end - begin; }
+  };
+
   struct Scratch {
     std::int64_t* row_offsets;  // of the tile's input rows, all depths
     std::int64_t* column_offsets;
     const T** pixels;  // the kernel's table
     T* sums;
+    T* copy;
     std::size_t bytes;
   };
 
   struct Task : Scratch {
     explicit Task(const Scratch& scratch) : Scratch(scratch) {}
     const T* zeros;
-    std::int64_t image, depth, row, rows, column_begin, column_end;
+    bool copies;
+    std::int64_t image, depth, row_begin, row_end, column_begin, column_end, channel_begin,
+        channel_end;
+    std::int64_t row, rows;  // of a tile
+    const T* x;  // of the task's first channel at position `origin` of strides `strides`
+    std::int64_t origin;
+    Strides strides;
   };
 
   // Rows of tiles within [begin, end), of one spacing phase each; some may be empty.
@@ -166,19 +205,110 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     return {begin, end, spacing, ceil_div(of_phase, std::int64_t(kMaxDepthwiseChannelRows))};
   }
 
-  Split column_blocks(const RowTiles& rows, int threads) const {
-    const ConvProblem& p = problem();
-    const std::int64_t tasks = p.batch * p.axes[0].out * rows.count() * columns_.count();
-    return tasks < threads
-               ? Split::by_count(p.axes[2].out, std::min<std::int64_t>(p.axes[2].out, threads))
-               : columns_;
+  // Of a task's channels: all, or those that are copied together.
+  Split channel_vectors(bool copies) const {
+    const std::int64_t vectors = ceil_div(problem().out_channels, table_.lanes);
+    return Split::by_limit(vectors, copies ? kCopiedVectors : vectors);
   }
 
-  Partition<4> partition_of(const RowTiles& rows, const Split& columns) const {
+  void set_channels(Task& task, const Split& vectors, std::int64_t part) const {
+    task.channel_begin = vectors.begin(part) * table_.lanes;
+    task.channel_end = std::min(vectors.end(part) * table_.lanes, problem().out_channels);
+  }
+
+  Blocks blocking(int threads, bool copies) const {
+    const ConvProblem& p = problem();
+    Blocks blocks{{}, columns_, channel_vectors(copies)};
+    const std::int64_t others =
+        p.batch * p.axes[0].out * blocks.columns.count() * blocks.vectors.count();
+    const std::int64_t rows = even_blocks(ceil_div(p.axes[1].out, copies ? copied_rows_ : rows_),
+                                          others, p.axes[1].out, threads);
+    blocks.rows = Split::by_count(p.axes[1].out, rows);
+    if (others * rows < threads) {
+      blocks.columns =
+          Split::by_count(p.axes[2].out, std::min<std::int64_t>(p.axes[2].out, threads));
+    }
+    return blocks;
+  }
+
+  Partition<5> partition_of(const Blocks& blocks) const {
     return Partition({{"images", problem().batch},
                       {"planes", problem().axes[0].out},
-                      {"blocks of rows", rows.count()},
-                      {"blocks of columns", columns.count()}});
+                      {"blocks of rows", blocks.rows.count()},
+                      {"blocks of columns", blocks.columns.count()},
+                      {"blocks of channels", blocks.vectors.count()}});
+  }
+
+  // The inputs under outputs [begin, end), of which there is at least one.
+  static Span inputs_under(const Axis& axis, std::int64_t begin, std::int64_t end) {
+    const std::int64_t reach = (axis.kernel - 1) * axis.dilation + 1;
+    Span span;
+    span.begin = std::clamp<std::int64_t>(begin * axis.stride - axis.pad_before, 0, axis.in);
+    span.end = std::clamp((end - 1) * axis.stride - axis.pad_before + reach, span.begin, axis.in);
+    return span;
+  }
+
+  // Copied pixels have a vector's gap behind them, so that they stand in all sets of the cache.
+  std::int64_t copy_pitch() const { return (kCopiedVectors + 1) * table_.lanes; }
+
+  std::int64_t copy_bytes(std::int64_t rows) const {
+    std::int64_t pixels = 1;
+    const std::int64_t outputs[] = {1, rows, columns_.largest()};
+    for (std::size_t i = 0; i < 3; ++i) {
+      const Axis& axis = problem().axes[i];
+      const std::int64_t reach = (axis.kernel - 1) * axis.dilation + 1;
+      pixels *= std::min(axis.in, (outputs[i] - 1) * axis.stride + reach);
+    }
+    return pixels * copy_pitch() * static_cast<std::int64_t>(sizeof(T));
+  }
+
+  // Output rows whose input is copied together, or none if contiguous arrays are never copied.
+  std::int64_t copied_rows() const {
+    const ConvProblem& p = problem();
+    if (p.padding_mode != PaddingMode::zeros || p.out_channels != p.in_channels) return 0;
+    for (const Axis& axis : p.axes) {
+      if (axis.stride > axis.kernel) return 0;
+    }
+    const std::int64_t pixels = p.axes[0].in * p.axes[1].in * p.axes[2].in;
+    if (pixels * p.in_channels * std::int64_t(sizeof(T)) >= kMostCopiedBytes) return 0;
+    Strides contiguous;
+    contiguous.axis[2] = p.in_channels;
+    contiguous.axis[1] = p.axes[2].in * p.in_channels;
+    if (!crowds(contiguous, false)) return 0;
+    std::int64_t rows = 0;
+    while (rows < p.axes[1].out && copy_bytes(rows + 1) <= kCopyBytes) ++rows;
+    // An input row should not be copied more than twice.
+    const Axis& height = p.axes[1];
+    const std::int64_t reach = (height.kernel - 1) * height.dilation + 1 - height.stride;
+    return rows == height.out || rows * height.stride >= reach ? rows : 0;
+  }
+
+  // Whether so many pixels under a tile share a set of the L1 cache that copies pay, which vectors
+  // that are not aligned fill twice as fast, for each lies in two lines. 24 of a set paid, up to
+  // threefold, and 22 did not; at stride 2, where a copied pixel serves fewer outputs, 44 did.
+  bool crowds(const Strides& strides, bool aligned) const {
+    const ConvProblem& p = problem();
+    constexpr int kSets = 64;
+    const int most = p.axes[1].stride * p.axes[2].stride == 1 ? 23 : 43;
+    const auto height = static_cast<std::uint64_t>(input_rows(kMaxDepthwiseChannelRows));
+    const auto width = static_cast<std::uint64_t>(input_columns());
+    // The product may not fit, but wraps around at a multiple of the sets.
+    const auto step = [&](std::size_t axis) {
+      return static_cast<std::uint64_t>(p.axes[axis].dilation) *
+             static_cast<std::uint64_t>(strides.axis[axis]) * sizeof(T);
+    };
+    int lines[kSets] = {};
+    for (std::uint64_t row = 0; row < height; ++row) {
+      for (std::uint64_t column = 0; column < width; ++column) {
+        lines[(row * step(1) + column * step(2)) / kAlignment % kSets] += aligned ? 1 : 2;
+      }
+    }
+    return *std::max_element(lines, lines + kSets) > most;
+  }
+
+  bool copies_input(const ConvArrays& arrays) const {
+    const bool aligned = reinterpret_cast<std::uintptr_t>(arrays.x) % kAlignment == 0;
+    return copied_rows_ > 0 && crowds(arrays.x_strides, aligned);
   }
 
   // Where the input channels under each vector and under each lane begin.
@@ -230,6 +360,8 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     scratch.column_offsets = carver.take<std::int64_t>(count(input_columns()));
     scratch.pixels = carver.take<const T*>(count(rows * input_columns()));
     scratch.sums = carver.take<T>(count(kMaxDepthwiseChannelRows * kDepthwiseColumns * chunk_));
+    scratch.copy =
+        carver.take<T>(copied_rows_ > 0 ? count(copy_bytes(copied_rows_)) / sizeof(T) : 0);
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -249,7 +381,50 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     }
   }
 
-  void run_task(const ConvArrays& arrays, const Task& task) const {
+  void run_task(const ConvArrays& arrays, Task& task) const {
+    task.x = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch;
+    task.strides = arrays.x_strides;
+    task.origin = 0;
+    if (task.copies) copy_block(task);
+    const RowTiles rows = row_tiles(task.row_begin, task.row_end);
+    for (std::int64_t row = 0; row < rows.count(); ++row) {
+      rows.find(row, task.row, task.rows);
+      if (task.rows > 0) run_row(arrays, task);
+    }
+  }
+
+  // Copies the input under the task, which is what it reads from then on.
+  void copy_block(Task& task) const {
+    const ConvProblem& p = problem();
+    const Span depth = inputs_under(p.axes[0], task.depth, task.depth + 1);
+    const Span height = inputs_under(p.axes[1], task.row_begin, task.row_end);
+    const Span width = inputs_under(p.axes[2], task.column_begin, task.column_end);
+    PixelRowArgs<T> row{};
+    row.channel_stride = 1;
+    row.column_stride = task.strides.axis[2];
+    row.channels = task.channel_end - task.channel_begin;
+    row.block_pitch = kChannelBlock;
+    row.column_in = row.count = row.last = width.size();
+    row.step = row.phases = 1;
+    row.pitch = copy_pitch();
+    row.to = task.copy;
+    const T* const from = task.x + task.channel_begin + width.begin * task.strides.axis[2];
+    for (std::int64_t d = depth.begin; d < depth.end; ++d) {
+      for (std::int64_t h = height.begin; h < height.end; ++h) {
+        row.from = from + d * task.strides.axis[0] + h * task.strides.axis[1];
+        table_.pixel_row(row);
+        row.to += width.size() * copy_pitch();
+      }
+    }
+    task.x = task.copy;
+    task.strides.axis[2] = copy_pitch();
+    task.strides.axis[1] = width.size() * copy_pitch();
+    task.strides.axis[0] = height.size() * task.strides.axis[1];
+    task.origin = task.channel_begin + depth.begin * task.strides.axis[0] +
+                  height.begin * task.strides.axis[1] + width.begin * task.strides.axis[2];
+  }
+
+  void run_row(const ConvArrays& arrays, const Task& task) const {
     const ConvProblem& p = problem();
     const Axis& depth = p.axes[0];
     const std::int64_t height = input_rows(task.rows);
@@ -262,17 +437,17 @@ class DepthwiseChannelsPlan final : public RowsPlan {
         std::fill_n(rows, height, kZeros);
         continue;
       }
-      list(p.axes[1], 0, arrays.x_strides.axis[1], task.row, task.rows, task.rows, rows);
+      list(p.axes[1], 0, task.strides.axis[1], task.row, task.rows, task.rows, rows);
       for (std::int64_t i = 0; i < height; ++i) {
-        if (rows[i] != kZeros) rows[i] += d * arrays.x_strides.axis[0];
+        if (rows[i] != kZeros) rows[i] += d * task.strides.axis[0];
       }
     }
     std::int64_t* const rows_end = task.row_offsets + depth.kernel * height;
     const bool shared = channels_end_in_output(p, arrays) &&
                         std::find(task.row_offsets, rows_end, kZeros) == rows_end;
     const std::int64_t spacing = tile_[1].spacing;
-    for (std::int64_t channel = 0; channel < p.out_channels; channel += chunk_) {
-      const std::int64_t channels = std::min(chunk_, p.out_channels - channel);
+    for (std::int64_t channel = task.channel_begin; channel < task.channel_end; channel += chunk_) {
+      const std::int64_t channels = std::min(chunk_, task.channel_end - channel);
       const std::int64_t phases = std::min(spacing, task.column_end - task.column_begin);
       for (std::int64_t phase = 0; phase < phases; ++phase) {
         std::int64_t column = task.column_begin + phase;
@@ -302,10 +477,9 @@ class DepthwiseChannelsPlan final : public RowsPlan {
                  std::int64_t columns, std::int64_t tiles, std::int64_t channel,
                  std::int64_t channels) const {
     const ConvProblem& p = problem();
-    list(p.axes[2], 1, arrays.x_strides.axis[2], column, columns, kDepthwiseColumns,
+    list(p.axes[2], 1, task.strides.axis[2], column, columns, kDepthwiseColumns,
          task.column_offsets);
-    const T* x =
-        static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch + in_begin(channel);
+    const std::int64_t first = in_begin(channel) - task.origin;
     const std::int64_t height = p.axes[0].kernel * input_rows(task.rows);
     const std::int64_t width = input_columns();
     const T** pixel = task.pixels;
@@ -316,7 +490,8 @@ class DepthwiseChannelsPlan final : public RowsPlan {
         continue;
       }
       for (std::int64_t k = 0; k < width; ++k) {
-        *pixel++ = task.column_offsets[k] == kZeros ? task.zeros : x + row + task.column_offsets[k];
+        const std::int64_t offset = task.column_offsets[k];
+        *pixel++ = offset == kZeros ? task.zeros : task.x + (first + row + offset);
       }
     }
     DepthwiseChannelsArgs<T> args{};
@@ -329,7 +504,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     args.tiles = tiles;
     if (tiles > 1) {  // all of them inside the row, or the product might not fit
       args.tile_step =
-          kDepthwiseColumns * tile_[1].spacing * p.axes[2].stride * arrays.x_strides.axis[2];
+          kDepthwiseColumns * tile_[1].spacing * p.axes[2].stride * task.strides.axis[2];
     }
     args.row_step = step_[0];
     args.column_step = step_[1];
@@ -374,7 +549,9 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   std::int64_t step_[2];  // of the kernel's table
   int shape_;
   Split columns_;
-  std::int64_t chunk_;  // channels, whole vectors
+  std::int64_t rows_;         // of a task
+  std::int64_t copied_rows_;  // of one that copies its input, or 0
+  std::int64_t chunk_;        // channels, whole vectors
   // If an input channel has several outputs: per chunk the input channel that it begins with, per
   // vector how far behind it begins, per lane how far behind that.
   std::vector<std::int64_t> chunk_begins_;
