@@ -439,12 +439,10 @@ std::string pointwise_refuses(const ConvProblem& problem) {
 bool pointwise_pays(const ConvProblem& problem) {
   const std::int64_t outs = most_out_channels(problem);
   if (problem.channels_last) {
-    // Turning a few rows around is worth it where most lanes of output channels would be empty, but
-    // not where no cache holds the image.
-    return 3 * outs > kChannelBlock || static_cast<double>(most_in_channels(problem)) *
-                                               static_cast<double>(problem.out_pixels()) *
-                                               sizeof(float) >
-                                           kFarBytes;
+    // Turning rows around for a single output is worth it, but not where no cache holds the image.
+    return outs > 1 || static_cast<double>(most_in_channels(problem)) *
+                               static_cast<double>(problem.out_pixels()) * sizeof(float) >
+                           kFarBytes;
   }
   if (lanes_are_pixels(problem)) {
     // The copy of many channels is read faster as the panel that im2col packs, for few outputs by a

@@ -1,6 +1,6 @@
 // 1x1 convolution of channels-last images, whose lanes are output channels: a tile broadcasts its
-// pixels from where they stand. Pixels whose channels are not contiguous, or that would share a set
-// of the L1 cache, are copied first.
+// pixels from where they stand. Pixels whose channels are not contiguous, that would share a set of
+// the L1 cache, or whose rows are short and far from each other, are copied first.
 #include <algorithm>
 
 #include "algorithms/channel_panels.hpp"
@@ -23,6 +23,9 @@ constexpr std::int64_t kMostPixels = 1024;
 
 // Tiles of fewer are not worth their weights, for the sake of an even cut.
 constexpr std::int64_t kFewestTilePixels = 8;
+
+// Rows of strided pixels in place should have more.
+constexpr std::int64_t kShortRow = 4;
 
 template <class T>
 class PointwiseChannelsPlan final : public RowsPlan {
@@ -116,17 +119,20 @@ class PointwiseChannelsPlan final : public RowsPlan {
 
   // How all tasks of a call meet its arrays.
   struct Reading {
-    bool flat;      // all pixels of each array are equally far from the next
+    bool flat;      // all pixels that a tile meets are equally far from the next
     bool in_place;  // without a copy of the input
+    bool rows;      // the copy is made row by row
     bool ends;      // in registers
     std::int64_t x_step;
     std::int64_t out_step;
     std::int64_t residual_step;
   };
 
-  // Whether all pixels of contiguous arrays are equally far from the next.
+  // Whether all pixels of contiguous arrays, or of their copy, are equally far from the next.
   bool contiguous_are_flat() const {
-    const auto& axes = problem().axes;
+    const ConvProblem& p = problem();
+    if (!p.channels_last || p.axes[2].out <= kShortRow) return true;
+    const auto& axes = p.axes;
     const auto many =
         std::count_if(axes.begin(), axes.end(), [](const Axis& axis) { return axis.out > 1; });
     return many <= 1 || std::none_of(axes.begin(), axes.end(), [](const Axis& axis) {
@@ -190,12 +196,15 @@ class PointwiseChannelsPlan final : public RowsPlan {
     const auto x = pixel_stride(p, steps);
     const auto out = pixel_stride(p, arrays.out_strides);
     const auto residual = pixel_stride(p, arrays.residual_strides);
+    const bool ends_flat = out && (!arrays.residual || residual);
     Reading reading;
-    reading.flat = x && out && (!arrays.residual || residual);
-    reading.x_step = reading.flat ? *x : steps.axis[2];
+    reading.rows = !x;
+    reading.x_step = x ? *x : steps.axis[2];
+    const bool short_rows = !x && ends_flat && p.axes[2].out <= kShortRow;
+    reading.in_place = steps.channel == 1 && !shares_a_set<T>(reading.x_step) && !short_rows;
+    reading.flat = ends_flat && (x || !reading.in_place);
     reading.out_step = reading.flat ? *out : arrays.out_strides.axis[2];
     reading.residual_step = reading.flat && residual ? *residual : arrays.residual_strides.axis[2];
-    reading.in_place = steps.channel == 1 && !shares_a_set<T>(reading.x_step);
     reading.ends = channels_end_in_output(p, arrays);
     return reading;
   }
@@ -226,23 +235,30 @@ class PointwiseChannelsPlan final : public RowsPlan {
                   const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
     const Strides steps = output_steps(problem(), arrays.x_strides);
-    const std::int64_t count = at.end - at.begin;
+    const T* const image =
+        static_cast<const T*>(arrays.x) + at.image * steps.batch + group.in_begin * steps.channel;
     WindowTileArgs<T> tile{};
-    tile.a = static_cast<const T*>(arrays.x) + at.image * steps.batch +
-             group.in_begin * steps.channel + offset(steps, at.begin);
-    tile.a_row = reading.x_step;
-    if (!reading.in_place) {
+    if (reading.in_place) {
+      tile.a = image + offset(steps, at.begin);
+      tile.a_row = reading.x_step;
+    } else {
       PixelRowArgs<T> copy{};
       copy.channel_stride = steps.channel;
       copy.column_stride = reading.x_step;
-      copy.column_in = copy.count = copy.last = count;
       copy.step = copy.phases = 1;
       copy.pitch = pitch_;
       copy.block_pitch = kChannelBlock;
       copy.channels = group.in_channels;
-      copy.from = tile.a;
       copy.to = scratch.copy;
-      table_.pixel_row(copy);
+      const std::int64_t width = problem().axes[2].out;
+      for (std::int64_t pixel = at.begin; pixel < at.end; pixel += copy.count) {
+        const std::int64_t end =
+            reading.rows ? std::min(at.end, (pixel / width + 1) * width) : at.end;
+        copy.column_in = copy.count = copy.last = end - pixel;
+        copy.from = image + offset(steps, pixel);
+        table_.pixel_row(copy);
+        copy.to += copy.count * pitch_;
+      }
       tile.a = scratch.copy;
       tile.a_row = pitch_;
     }

@@ -29,7 +29,7 @@ template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors>
       for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
 #pragma GCC unroll 16
       for (int i = kBegin; i < kEnd; ++i) {
-        const V scale = V::broadcast(a[i * kChannelBlock]);
+        const V scale = tile_broadcast<kLow, kVectors>(a[i * kChannelBlock]);
 #pragma GCC unroll 4
         for (int j = 0; j < kVectors; ++j) {
           sum[i][j] = tile_fma<kLow, kVectors>(j, scale, row[j], sum[i][j]);
@@ -122,7 +122,7 @@ void window_tile(const WindowTileArgs<T>& args) {
         for (int j = 0; j < kVectors; ++j) weights[j] = V::load(b + j * V::lanes);
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) {
-          const V scale = V::broadcast(base[i / 3][i % 3 * a_row]);
+          const V scale = tile_broadcast<kLow, kVectors>(base[i / 3][i % 3 * a_row]);
 #pragma GCC unroll 4
           for (int j = 0; j < kVectors; ++j) {
             sum[i][j] = tile_fma<kLow, kVectors>(j, scale, weights[j], sum[i][j]);

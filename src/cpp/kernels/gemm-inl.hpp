@@ -25,6 +25,16 @@ template <bool kLow, int kVectors, class T>
   return Vec<T>::fma(a, b, c);
 }
 
+// What the vectors of a row of a tile are multiplied by.
+template <bool kLow, int kVectors, class T>
+[[gnu::always_inline]] static inline Vec<T> tile_broadcast(T x) {
+  if constexpr (kLow && kVectors == 1) {
+    return Vec<T>::broadcast_low(x);
+  } else {
+    return Vec<T>::broadcast(x);
+  }
+}
+
 // Asks for where a tile will be stored, before its sums are computed: outputs are seldom in a
 // cache, and stores that wait for them hold up what follows.
 template <int kRows, int kVectors, class T>

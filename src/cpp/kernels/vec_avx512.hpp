@@ -113,6 +113,7 @@ struct Vec<float> {
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
   // Half the time where two units of 256 bits make up one of 512 (Zen 4), elsewhere the same.
   static constexpr bool has_low = true;
+  static Vec broadcast_low(float x) { return {_mm512_castps256_ps512(_mm256_set1_ps(x))}; }
   static Vec fma_low(Vec a, Vec b, Vec c) {
     return {_mm512_castps256_ps512(_mm256_fmadd_ps(
         _mm512_castps512_ps256(a.v), _mm512_castps512_ps256(b.v), _mm512_castps512_ps256(c.v)))};
@@ -228,6 +229,7 @@ struct Vec<double> {
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
   // Half the time where two units of 256 bits make up one of 512 (Zen 4), elsewhere the same.
   static constexpr bool has_low = true;
+  static Vec broadcast_low(double x) { return {_mm512_castpd256_pd512(_mm256_set1_pd(x))}; }
   static Vec fma_low(Vec a, Vec b, Vec c) {
     return {_mm512_castpd256_pd512(_mm256_fmadd_pd(
         _mm512_castpd512_pd256(a.v), _mm512_castpd512_pd256(b.v), _mm512_castpd512_pd256(c.v)))};

@@ -13,8 +13,8 @@
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
-//   fma_low(a, b, c)                     where has_low: fma of the lower half of the lanes, and
-//                                        perhaps of others, at less cost
+//   broadcast_low(x), fma_low(a, b, c)   where has_low: the lower half of the lanes, and perhaps
+//                                        others, at less cost
 //   min(a, b), max(a, b)                 b if either is NaN, or if both are zeros
 //   copysign(magnitude, sign)
 //   round(a)                             to the nearest integer, ties to even

@@ -541,7 +541,7 @@ void winograd_tile(std::int64_t depth, std::int64_t chain, const T* a, std::int6
         for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) {
-          const V scale = V::broadcast(channel[i * V::lanes]);
+          const V scale = tile_broadcast<kLow, kVectors>(channel[i * V::lanes]);
 #pragma GCC unroll 4
           for (int j = 0; j < kVectors; ++j) {
             sum[i][j] = tile_fma<kLow, kVectors>(j, scale, row[j], sum[i][j]);
