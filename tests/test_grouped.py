@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from oracle import Array
 from problems import Problem, make
 
 import pyconv
@@ -94,3 +96,30 @@ def test_threads_that_do_not_divide_blocks_of_one_row() -> None:
     make((1, 64, 64, 64), (64, 64, 3, 3)).run("direct_channels", num_threads=2)
     problem = make((1, 48, 3, 256), (48, 1, 7, 7), groups=48, padding=3, dtype=np.float64)
     problem.check_bits("grouped", num_threads=(2, 4))
+
+
+@pytest.mark.parametrize("shift", range(17))
+@pytest.mark.parametrize("sizes", [(32, 32), (8, 128), (40, 64), (1, 2048)], ids=str)
+def test_planes_that_share_sets_of_the_cache(
+    dtype: Any, sizes: tuple[int, int], shift: int
+) -> None:
+    # Their channels change places in squares that begin where lines do.
+    problem = image(9, 2, 2, *sizes, kernel=(3, 3), dtype=dtype, padding=1, activation="relu")
+    expected = problem.run("reference")
+
+    def shifted(array: Array) -> Array:
+        longer = np.zeros(array.size + 32, dtype)
+        begin = -longer.ctypes.data // longer.itemsize % 16 + shift
+        view = longer[begin : begin + array.size].reshape(array.shape)
+        view[...] = array
+        return view
+
+    problem = replace(problem, x=shifted(problem.x))
+    for more in ({}, {"residual": shifted(expected)}):
+        out = shifted(np.zeros_like(expected))
+        problem.run("grouped", out=out, **more)
+        wanted = problem.run("reference", **more)
+        np.testing.assert_array_equal(out, wanted)
+        around = out.base
+        assert around is not None
+        assert np.count_nonzero(around) == np.count_nonzero(wanted)

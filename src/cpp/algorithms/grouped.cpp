@@ -643,14 +643,19 @@ bool pixels_pay(const ConvProblem& p) {
   const bool undilated = height.dilation == 1 && width.dilation == 1;
   const bool plane = square && undilated && p.padding_mode == PaddingMode::zeros;
   if (plane && width.kernel == 3 && width.stride <= 2) return width.out >= 6;
-  if (width.stride > 1 || width.out < 1) return false;
+  if (width.out < 1) return false;
+  const auto whole = static_cast<double>(ceil_div(width.out, 16) * 16);
+  if (plane && width.stride == 2 && (width.kernel == 4 || width.kernel == 5)) {
+    const double most = width.kernel == 4 ? 1.2 : 1.05;
+    return width.out >= 24 && whole <= most * static_cast<double>(width.out);
+  }
+  if (width.stride > 1) return false;
   if (height.out == 1) return width.out >= 60 * (4 + p.taps());  // a tile has one row
   if (width.kernel > 7) return false;
   const auto columns = static_cast<double>(width.out);
   const auto taps = static_cast<double>(p.taps());
   const double row =
       plane && width.kernel == 5 ? 8.6 * (columns + 3) : (1.1 + 0.31 * taps) * (columns + 10);
-  const auto whole = static_cast<double>(ceil_div(width.out, 16) * 16);
   return row * whole / (columns * columns) < 4.6 + 0.25 * taps;
 }
 

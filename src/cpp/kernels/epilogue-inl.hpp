@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/kernel_table.hpp"
+#include "kernels/strided-inl.hpp"
 
 namespace pyconv::PYCONV_ISA {
 
@@ -311,8 +312,9 @@ static void epilogue_transposed(const EpilogueArgs<T>& args) {
   square.residual_column = args.residual_row;
   square.out_row = args.out_column;
   square.out_column = args.out_row;
-  for (std::int64_t i = 0; i < args.rows; i += lanes) {
-    square.columns = args.rows - i < lanes ? args.rows - i : lanes;
+  std::int64_t most = first_columns(args.out, args.out_column, args.rows);
+  for (std::int64_t i = 0; i < args.rows; i += most, most = lanes) {
+    square.columns = args.rows - i < most ? args.rows - i : most;
     for (std::int64_t j = 0; j < args.columns; j += lanes) {
       square.rows = args.columns - j < lanes ? args.columns - j : lanes;
       const T* const from = args.acc + i * args.acc_row + j;

@@ -144,14 +144,17 @@ static inline void transpose_rows(const TransposeArgs<T>& args) {
     const T* from = args.from + c * args.row_stride;
     T* to = args.to + c;
     std::int64_t in_run = 0;
-    for (std::int64_t j = 0; j < args.count; j += lanes, from += kStep * lanes) {
+    std::int64_t j = kStep == 1 ? first_columns(from, args.row_stride, args.count) - lanes : 0;
+    from += j;
+    for (; j < args.count; j += lanes, from += kStep * lanes) {
+      const int begin = static_cast<int>(at_least(0, -j));
       const int columns = static_cast<int>(at_most(lanes, args.count - j));
       V m[lanes];
-      if (kStep == 1 && rows == lanes && columns == lanes) {
+      if (kStep == 1 && rows == lanes && begin == 0 && columns == lanes) {
 #pragma GCC unroll 16
         for (int i = 0; i < lanes; ++i) m[i] = V::load(from + i * args.row_stride);
       } else {
-        const auto load = V::mask_range(0, columns);
+        const auto load = V::mask_range(begin, columns);
 #pragma GCC unroll 16
         for (int i = 0; i < lanes; ++i) {
           const T* const row = from + i * args.row_stride;
@@ -165,7 +168,7 @@ static inline void transpose_rows(const TransposeArgs<T>& args) {
         }
       }
       V::transpose(m);
-      if (whole && in_run + lanes < args.run && columns == lanes) {
+      if (whole && in_run + lanes < args.run && begin == 0 && columns == lanes) {
 #pragma GCC unroll 16
         for (int i = 0; i < lanes; ++i) m[i].store(to + i * args.pitch);
         to += lanes * args.pitch;
@@ -174,6 +177,7 @@ static inline void transpose_rows(const TransposeArgs<T>& args) {
       }
 #pragma GCC unroll 16
       for (int i = 0; i < lanes; ++i) {
+        if (i < begin) continue;
         if (i >= columns) break;
         if (whole) {
           m[i].store(to);
