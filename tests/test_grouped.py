@@ -27,6 +27,13 @@ def image(groups: int, inputs: int, outputs: int, *sizes: int, kernel: Any, **mo
 def test_auto_is_grouped_where_groups_are_small() -> None:
     layer = pyconv.Conv2d(128, 128, 3, padding=1, groups=32)
     assert layer.plan((1, 128, 56, 56)).algorithm == "grouped"
+    assert layer.plan((1, 128, 7, 7)).algorithm == "grouped"
+    shuffled = pyconv.Conv2d(128, 128, 1, groups=32)
+    assert shuffled.plan((1, 128, 28, 28)).algorithm == "pointwise"
+    assert shuffled.plan((1, 128, 7, 7)).algorithm == "grouped"
+    strided = pyconv.Conv2d(64, 64, 3, 2, padding=1, groups=8)
+    assert strided.plan((1, 64, 128, 128)).algorithm == "direct"
+    assert strided.plan((1, 64, 56, 56)).algorithm == "grouped"
 
 
 def test_refuses_large_groups_and_says_why() -> None:

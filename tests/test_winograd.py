@@ -94,6 +94,22 @@ def test_dilation_by_phases(
     make((2, 18, 50, 49), (17, 18, *kernel), dtype, residual=True, **arguments).check("winograd")
 
 
+@pytest.mark.parametrize("dilation", [2, 3, (4, 1), (1, 4)], ids=str)
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_dilation_on_planes_that_share_sets_of_the_cache(
+    dtype: Any, dilation: Any, activation: str | None, residual: bool
+) -> None:
+    # Their outputs change places in squares before each is stored where its phase has it.
+    arguments = dict(dilation=dilation, padding=dilation, activation=activation)
+    problem = make((1, 18, 32, 64), (21, 18, 3, 3), dtype, residual=residual, **arguments)
+    problem.check("winograd")
+    y = problem.run("winograd")
+    out = np.full((1, 21, 32, 64, 3), np.nan, dtype)[..., 1]
+    problem.run("winograd", out=out, num_threads=3)
+    np.testing.assert_array_equal(out, y)
+
+
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 6, 7, 9, (1, 8), (7, 2)], ids=str)
 @pytest.mark.parametrize("padding", [0, 1, (4, 5)], ids=str)
 @pytest.mark.parametrize("size", [(10, 10), (31, 47), (28, 64)], ids=str)

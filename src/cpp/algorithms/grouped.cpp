@@ -699,11 +699,14 @@ bool grouped_pays(const ConvProblem& p) {
   }
   const std::int64_t most = std::max(in_channels, out_channels);
   if (p.channels_last) return most <= lanes / 2;
+  // A single tap shares no change of layout: pixels as lanes take half the time on large planes.
+  if (p.taps() == 1 && p.out_pixels() * most >= 700) return false;
   // Other algorithms spread a group's channels over lanes that are pixels.
   const std::int64_t in_use = std::min(p.out_channels, lanes / most * out_channels);
   if (width.out <= lanes / 2) return in_use >= lanes / 2;
-  if (5 * in_use < 4 * lanes) return false;
-  return most <= 4 || (most <= 8 && (width.out <= 20 || width.stride > 1));
+  const bool strided = width.stride > 1;
+  if (in_use < (strided ? 12 : 13)) return false;
+  return most <= 4 || (most <= 8 && width.out <= (strided ? 40 : 20));
 }
 
 std::unique_ptr<Plan> plan_grouped(ConvProblem problem) {

@@ -295,13 +295,13 @@ static inline void epilogue_square(const EpilogueArgs<T>& args,
   }
 }
 
-// The same where columns of the output are contiguous and rows are not: squares of the sums change
-// rows and columns in registers.
+// The same with squares of the sums that change rows and columns in registers.
 template <class T, class Function>
 static void epilogue_transposed(const EpilogueArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t lanes = V::lanes;
-  const bool dense = args.bias_row == 0 && (!args.residual || args.residual_row == 1);
+  const bool dense =
+      args.out_row == 1 && args.bias_row == 0 && (!args.residual || args.residual_row == 1);
   T turned[lanes * lanes];
   EpilogueArgs<T> square = args;
   square.acc = turned;
@@ -348,7 +348,10 @@ static void epilogue_transposed(const EpilogueArgs<T>& args) {
 
 template <class T, class Function>
 static void epilogue_either_way(const EpilogueArgs<T>& args) {
-  if (args.out_row == 1 && args.out_column != 1) {
+  // Columns of the output are contiguous and rows are not, or elements of a row are far from each
+  // other and share sets of a cache.
+  const bool contiguous = args.out_row == 1 && args.out_column != 1;
+  if (contiguous || (args.out_row < args.out_column && crowds_sets<T>(args.out_column))) {
     epilogue_transposed<T, Function>(args);
   } else {
     epilogue_with<T, Function>(args);

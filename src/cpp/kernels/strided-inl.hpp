@@ -15,17 +15,23 @@ static inline Vec<T> load_every_fourth(Vec<T> rest, int begin, int end, const T*
   return V::select(V::mask_range(begin, end), V::even(low, high), rest);
 }
 
-// Columns of the first of the squares that turn rows into columns or back. Where rows share one or
-// two sets of the L1 cache they throw each other out, the more so if vectors lie in two lines each:
-// so many that the others begin at whole lines. Up to 1.4 times as fast.
+// Whether lines so far from each other stand in one or two sets of the L1 cache, where more than a
+// few of them throw each other out.
+template <class T>
+static inline bool crowds_sets(std::int64_t stride) {
+  return stride * std::int64_t(sizeof(T)) % 2048 == 0;
+}
+
+// Columns of the first of the squares that turn rows into columns or back. Where rows crowd sets,
+// so many that the vectors of the other squares do not lie in two lines each: up to 1.4 times as
+// fast.
 template <class T>
 static inline std::int64_t first_columns(const T* row, std::int64_t row_stride,
                                          std::int64_t columns) {
   constexpr std::int64_t lanes = Vec<T>::lanes;
-  constexpr std::int64_t element = sizeof(T);
-  const auto at = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(row));
-  const bool crowded = row_stride * element % 2048 == 0 && columns > 2 * lanes;
-  return crowded ? lanes - at / element % lanes : lanes;
+  if (columns <= 2 * lanes || !crowds_sets<T>(row_stride)) return lanes;
+  const auto at = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(row) / sizeof(T));
+  return lanes - at % lanes;
 }
 
 // to[i] = from[i * step]
