@@ -30,7 +30,8 @@ constexpr std::int64_t kColumns = 128;           // of a task
 constexpr std::int64_t kWeightBytes = 16 << 10;  // of a chunk of channels: half of the smallest L1
 constexpr std::int64_t kLeastVectors = 4;        // of a chunk: the table is built once for all
 
-constexpr std::int64_t kCopiedVectors = 8;          // of channels
+constexpr std::int64_t kMostCopiedVectors = 8;  // of channels
+constexpr std::int64_t kFewestCopiedVectors = 4;
 constexpr std::int64_t kCopyBytes = 256 << 10;      // of a block of rows
 constexpr std::int64_t kMostCopiedBytes = 8 << 20;  // of the input: from memory, copies cost more
 
@@ -53,7 +54,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     chunk_ = std::min(chunk_, round_up(p.out_channels, table_.lanes));
     const std::int64_t rows = p.axes[1].out;
     rows_ = std::min(rows, kMaxDepthwiseChannelRows * std::min(rows, tile_[0].spacing));
-    copied_rows_ = copied_rows();
+    choose_copies();
     if (p.out_channels != p.in_channels) list_spreads();
   }
 
@@ -208,7 +209,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   // Of a task's channels: all, or those that are copied together.
   Split channel_vectors(bool copies) const {
     const std::int64_t vectors = ceil_div(problem().out_channels, table_.lanes);
-    return Split::by_limit(vectors, copies ? kCopiedVectors : vectors);
+    return Split::by_limit(vectors, copies ? copied_vectors_ : vectors);
   }
 
   void set_channels(Task& task, const Split& vectors, std::int64_t part) const {
@@ -249,7 +250,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   }
 
   // Copied pixels have a vector's gap behind them, so that they stand in all sets of the cache.
-  std::int64_t copy_pitch() const { return (kCopiedVectors + 1) * table_.lanes; }
+  std::int64_t copy_pitch() const { return (copied_vectors_ + 1) * table_.lanes; }
 
   std::int64_t copy_bytes(std::int64_t rows) const {
     std::int64_t pixels = 1;
@@ -262,25 +263,33 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     return pixels * copy_pitch() * static_cast<std::int64_t>(sizeof(T));
   }
 
-  // Output rows whose input is copied together, or none if contiguous arrays are never copied.
-  std::int64_t copied_rows() const {
+  // How many output rows and channels the input is copied for together.
+  void choose_copies() {
     const ConvProblem& p = problem();
-    if (p.padding_mode != PaddingMode::zeros || p.out_channels != p.in_channels) return 0;
+    if (p.padding_mode != PaddingMode::zeros || p.out_channels != p.in_channels) return;
     for (const Axis& axis : p.axes) {
-      if (axis.stride > axis.kernel) return 0;
+      if (axis.stride > axis.kernel) return;
     }
     const std::int64_t pixels = p.axes[0].in * p.axes[1].in * p.axes[2].in;
-    if (pixels * p.in_channels * std::int64_t(sizeof(T)) >= kMostCopiedBytes) return 0;
+    if (pixels * p.in_channels * std::int64_t(sizeof(T)) >= kMostCopiedBytes) return;
     Strides contiguous;
     contiguous.axis[2] = p.in_channels;
     contiguous.axis[1] = p.axes[2].in * p.in_channels;
-    if (!crowds(contiguous, false)) return 0;
-    std::int64_t rows = 0;
-    while (rows < p.axes[1].out && copy_bytes(rows + 1) <= kCopyBytes) ++rows;
-    // An input row should not be copied more than twice.
+    if (!crowds(contiguous, false)) return;
     const Axis& height = p.axes[1];
-    const std::int64_t reach = (height.kernel - 1) * height.dilation + 1 - height.stride;
-    return rows == height.out || rows * height.stride >= reach ? rows : 0;
+    const std::int64_t shared = (height.kernel - 1) * height.dilation + 1 - height.stride;
+    copied_vectors_ = kMostCopiedVectors;
+    while (copied_vectors_ >= kFewestCopiedVectors) {
+      std::int64_t rows = 0;
+      while (rows < height.out && copy_bytes(rows + 1) <= kCopyBytes) ++rows;
+      // An input row should not be copied more than twice, or three times for 5x5.
+      const std::int64_t again = std::max<std::int64_t>(8, p.taps() - 8) * rows * height.stride;
+      if (rows == height.out || again >= 8 * shared) {
+        copied_rows_ = rows;
+        return;
+      }
+      copied_vectors_ /= 2;
+    }
   }
 
   // Whether so many pixels under a tile share a set of the L1 cache that copies pay, which vectors
@@ -549,9 +558,10 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   std::int64_t step_[2];  // of the kernel's table
   int shape_;
   Split columns_;
-  std::int64_t rows_;         // of a task
-  std::int64_t copied_rows_;  // of one that copies its input, or 0
-  std::int64_t chunk_;        // channels, whole vectors
+  std::int64_t rows_;                // of a task
+  std::int64_t copied_rows_ = 0;     // of one that copies its input, or 0 if none does
+  std::int64_t copied_vectors_ = 0;  // of channels, likewise
+  std::int64_t chunk_;               // channels, whole vectors
   // If an input channel has several outputs: per chunk the input channel that it begins with, per
   // vector how far behind it begins, per lane how far behind that.
   std::vector<std::int64_t> chunk_begins_;

@@ -370,14 +370,19 @@ class GroupedPlan final : public Plan {
   }
 
   // Whether vectors of a block read the image itself. They must not read past its last pixel; and
-  // where pixels stand in one or two sets of the L1 cache, they throw each other out, which slows
-  // depthwise layers, with their one multiply-add for a load, up to threefold.
+  // depthwise layers, with their one multiply-add for a load, would wait where pixels stand in one
+  // or two sets of the L1 cache and throw each other out (up to threefold), or under wide kernels
+  // where a vector lies in two lines (a fifth).
   bool in_place(const ConvArrays& arrays, const Block& block) const {
     const std::int64_t end = block.in_begin + block.reach;
-    const bool depthwise = vectors_[block.vectors_end - 1].spread == GroupedSpread::same;
-    const bool crowded = arrays.x_strides.axis[2] * std::int64_t(sizeof(T)) % 2048 == 0;
-    return arrays.x_strides.channel == 1 && end <= problem().in_channels &&
-           end * std::int64_t(sizeof(T)) <= kMostZeroBytes && !(depthwise && crowded);
+    if (arrays.x_strides.channel != 1 || end > problem().in_channels) return false;
+    if (end * std::int64_t(sizeof(T)) > kMostZeroBytes) return false;
+    if (vectors_[block.vectors_end - 1].spread != GroupedSpread::same) return true;
+    const auto pitch = static_cast<std::uintptr_t>(arrays.x_strides.axis[2]) * sizeof(T);
+    const auto at = reinterpret_cast<std::uintptr_t>(arrays.x);
+    const bool crowded = pitch % 2048 == 0;
+    const bool aligned = at % kAlignment == 0 && pitch % kAlignment == 0;
+    return !crowded && (aligned || problem().axes[2].kernel <= 7);
   }
 
   void run_task(const ConvArrays& arrays, const Place& at, const Scratch& scratch) const {
