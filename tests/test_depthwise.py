@@ -141,10 +141,11 @@ def test_more_channels_than_one_chunk_of_weights() -> None:
 
 CROWDED = [
     (1024, (7, 7), 3, dict(padding=1)),
-    (1032, (9, 8), 3, dict(padding=(2, 0))),
+    (1024, (9, 8), 3, dict(padding=(2, 0))),
     (512, (13, 30), 3, dict(padding=1)),
     (512, (11, 15), 5, dict(padding=4, dilation=2)),
-    (512, (30, 150), 5, dict(padding=1, stride=(2, 3))),
+    (512, (13, 150), 5, dict(padding=1)),
+    (1024, (30, 40), 5, dict(padding=1, stride=(2, 3))),
     (1024, (14, 14), 3, dict(padding=1, stride=2)),
     (1024, (1, 1), 3, dict(padding=1)),
     (1024, (3, 5), 3, dict(padding=7)),
@@ -168,6 +169,18 @@ def test_pixels_that_share_sets_of_the_cache(dtype: Any, case: Any, shift: int) 
     x[...] = problem.x
     for threads in (1, 3):
         check(replace(problem, x=x), num_threads=threads)
+    layer_of = pyconv.Conv3d if len(sizes) == 3 else pyconv.Conv2d
+    layer = layer_of(
+        channels,
+        channels,
+        size,
+        groups=channels,
+        data_format="channels_last",
+        dtype=dtype,
+        algorithm="depthwise",
+        **arguments,
+    )
+    assert "blocks of channels" in layer.plan((1, *sizes, channels)).partition
 
 
 def test_copies_some_channels_at_a_time_where_pixels_share_sets_of_the_cache() -> None:

@@ -78,6 +78,7 @@ def test_channels_last_pixels_that_a_stride_takes(
 @pytest.mark.parametrize("stride", [2, (2, 1), (1, 3)], ids=str)
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("out_layout", ["stepped", "moved", None])
+@pytest.mark.parametrize("channels", [40, 1024])
 def test_short_rows_that_a_stride_takes(
     dtype: Any,
     data_format: str,
@@ -85,10 +86,11 @@ def test_short_rows_that_a_stride_takes(
     stride: Any,
     activation: str,
     out_layout: str | None,
+    channels: int,
 ) -> None:
     problem = make(
-        (2, 40, *sizes),
-        (24, 40, 1, 1),
+        (2, channels, *sizes),
+        (24, channels, 1, 1),
         dtype,
         residual=True,
         stride=stride,

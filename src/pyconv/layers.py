@@ -56,7 +56,8 @@ class Plan:
         Threads that a call uses now.
     partition : str
         The tasks that these threads share, each a contiguous range of them; several such lists,
-        in order, where a layer of several convolutions computes one after the other.
+        in order, where a layer of several convolutions computes one after the other. A
+        contiguous array that begins at a cache line may be cut otherwise.
     output_shape : tuple of int
         Shape of the result.
     macs : int

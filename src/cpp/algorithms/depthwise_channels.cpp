@@ -92,6 +92,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     return zeros_bytes() + static_cast<std::size_t>(threads) * carve(nullptr).bytes;
   }
 
+  // Of arrays that are not aligned: others may not be copied.
   std::string partition(int threads) const override {
     return partition_of(blocking(threads, copied_rows_ > 0)).text();
   }
@@ -184,7 +185,8 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     std::int64_t image, depth, row_begin, row_end, column_begin, column_end, channel_begin,
         channel_end;
     std::int64_t row, rows;  // of a tile
-    const T* x;  // of the task's first channel at position `origin` of strides `strides`
+    // What it reads: the image, or a copy that begins `origin` elements into one of these strides.
+    const T* x;
     std::int64_t origin;
     Strides strides;
   };
@@ -278,17 +280,21 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     if (!crowds(contiguous, false)) return;
     const Axis& height = p.axes[1];
     const std::int64_t shared = (height.kernel - 1) * height.dilation + 1 - height.stride;
-    copied_vectors_ = kMostCopiedVectors;
-    while (copied_vectors_ >= kFewestCopiedVectors) {
+    for (copied_vectors_ = kMostCopiedVectors; copied_vectors_ >= kFewestCopiedVectors;
+         copied_vectors_ /= 2) {
       std::int64_t rows = 0;
-      while (rows < height.out && copy_bytes(rows + 1) <= kCopyBytes) ++rows;
+      if (copy_bytes(height.out) <= kCopyBytes) {
+        rows = height.out;
+      } else {
+        while (copy_bytes(rows + 1) <= kCopyBytes) ++rows;
+      }
       // An input row should not be copied more than twice, or three times for 5x5.
-      const std::int64_t again = std::max<std::int64_t>(8, p.taps() - 8) * rows * height.stride;
-      if (rows == height.out || again >= 8 * shared) {
+      const double fresh = static_cast<double>(rows * height.stride);
+      const double most = std::max(2.0, static_cast<double>(p.taps()) / 8);
+      if (rows == height.out || (rows > 0 && fresh + static_cast<double>(shared) <= most * fresh)) {
         copied_rows_ = rows;
         return;
       }
-      copied_vectors_ /= 2;
     }
   }
 
@@ -302,9 +308,10 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     const auto height = static_cast<std::uint64_t>(input_rows(kMaxDepthwiseChannelRows));
     const auto width = static_cast<std::uint64_t>(input_columns());
     // The product may not fit, but wraps around at a multiple of the sets.
-    const auto step = [&](std::size_t axis) {
-      return static_cast<std::uint64_t>(p.axes[axis].dilation) *
-             static_cast<std::uint64_t>(strides.axis[axis]) * sizeof(T);
+    const auto step = [&](std::size_t i) {
+      const Axis& axis = p.axes[i];
+      return static_cast<std::uint64_t>(axis.kernel > 1 ? axis.dilation : 1) *
+             static_cast<std::uint64_t>(strides.axis[i]) * sizeof(T);
     };
     int lines[kSets] = {};
     for (std::uint64_t row = 0; row < height; ++row) {
@@ -316,7 +323,8 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   }
 
   bool copies_input(const ConvArrays& arrays) const {
-    const bool aligned = reinterpret_cast<std::uintptr_t>(arrays.x) % kAlignment == 0;
+    const auto pitch = static_cast<std::uintptr_t>(arrays.x_strides.axis[2]) * sizeof(T);
+    const bool aligned = (reinterpret_cast<std::uintptr_t>(arrays.x) | pitch) % kAlignment == 0;
     return copied_rows_ > 0 && crowds(arrays.x_strides, aligned);
   }
 

@@ -36,6 +36,9 @@ constexpr std::int64_t kMostCopyBytes = 2 << 20;
 // Of the input pixels that are read in place by one vector of channels after the other.
 constexpr std::int64_t kInPlaceBytes = 384 << 10;
 
+// Pixels so far from each other stand in one or two sets of the L1 cache.
+constexpr std::int64_t kCrowdedBytes = 2048;
+
 // Of the pixel of zeros that stands for padding.
 constexpr std::int64_t kMostZeroBytes = 64 << 10;
 
@@ -377,11 +380,12 @@ class GroupedPlan final : public Plan {
     const std::int64_t end = block.in_begin + block.reach;
     if (arrays.x_strides.channel != 1 || end > problem().in_channels) return false;
     if (end * std::int64_t(sizeof(T)) > kMostZeroBytes) return false;
+    // The vectors of a block are alike.
     if (vectors_[block.vectors_end - 1].spread != GroupedSpread::same) return true;
     const auto pitch = static_cast<std::uintptr_t>(arrays.x_strides.axis[2]) * sizeof(T);
     const auto at = reinterpret_cast<std::uintptr_t>(arrays.x);
-    const bool crowded = pitch % 2048 == 0;
-    const bool aligned = at % kAlignment == 0 && pitch % kAlignment == 0;
+    const bool crowded = pitch % kCrowdedBytes == 0;
+    const bool aligned = (at | pitch) % kAlignment == 0;
     return !crowded && (aligned || problem().axes[2].kernel <= 7);
   }
 

@@ -121,7 +121,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
   struct Reading {
     bool flat;      // all pixels that a tile meets are equally far from the next
     bool in_place;  // without a copy of the input
-    bool rows;      // the copy is made row by row
+    bool by_rows;   // a copy is made row by row
     bool ends;      // in registers
     std::int64_t x_step;
     std::int64_t out_step;
@@ -132,6 +132,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
   bool contiguous_are_flat() const {
     const ConvProblem& p = problem();
     if (!p.channels_last || p.axes[2].out <= kShortRow) return true;
+    if (shares_a_set<T>(p.axes[2].stride * p.in_channels)) return true;
     const auto& axes = p.axes;
     const auto many =
         std::count_if(axes.begin(), axes.end(), [](const Axis& axis) { return axis.out > 1; });
@@ -198,7 +199,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
     const auto residual = pixel_stride(p, arrays.residual_strides);
     const bool ends_flat = out && (!arrays.residual || residual);
     Reading reading;
-    reading.rows = !x;
+    reading.by_rows = !x;
     reading.x_step = x ? *x : steps.axis[2];
     const bool short_rows = !x && ends_flat && p.axes[2].out <= kShortRow;
     reading.in_place = steps.channel == 1 && !shares_a_set<T>(reading.x_step) && !short_rows;
@@ -253,7 +254,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
       const std::int64_t width = problem().axes[2].out;
       for (std::int64_t pixel = at.begin; pixel < at.end; pixel += copy.count) {
         const std::int64_t end =
-            reading.rows ? std::min(at.end, (pixel / width + 1) * width) : at.end;
+            reading.by_rows ? std::min(at.end, (pixel / width + 1) * width) : at.end;
         copy.column_in = copy.count = copy.last = end - pixel;
         copy.from = image + offset(steps, pixel);
         table_.pixel_row(copy);

@@ -126,23 +126,6 @@ static inline void pad_row(const PadPlaneArgs<T>& args, const PadPhase& phase, c
   pad(phase.last, args.count);
 }
 
-// Rows of every second element, without padding: short rows cost little more than their elements.
-template <class T>
-static inline void halve_rows(std::int64_t rows, std::int64_t count, const T* from,
-                              std::int64_t row_stride, T* to) {
-  using V = Vec<T>;
-  // The last element that a pair of vectors reads is one past the last that is wanted.
-  const std::int64_t whole = (count - 1) / V::lanes * V::lanes;
-  const int left = static_cast<int>(count - whole);
-  const auto tail = V::mask_range(0, left);
-  for (std::int64_t r = 0; r < rows; ++r, from += row_stride, to += count) {
-    for (std::int64_t j = 0; j < whole; j += V::lanes) {
-      V::even(V::load(from + 2 * j), V::load(from + 2 * j + V::lanes)).store(to + j);
-    }
-    V::load_even(V::zero(), 0, left, from + 2 * whole).store(tail, to + whole);
-  }
-}
-
 template <class T>
 void pad_plane(const PadPlaneArgs<T>& args) {
   const PadPhase& only = args.phases[0];

@@ -312,7 +312,8 @@ static void epilogue_transposed(const EpilogueArgs<T>& args) {
   square.residual_column = args.residual_row;
   square.out_row = args.out_column;
   square.out_column = args.out_row;
-  std::int64_t most = first_columns(args.out, args.out_column, args.rows);
+  std::int64_t most =
+      args.out_row == 1 ? first_columns(args.out, args.out_column, args.rows) : lanes;
   for (std::int64_t i = 0; i < args.rows; i += most, most = lanes) {
     square.columns = args.rows - i < most ? args.rows - i : most;
     for (std::int64_t j = 0; j < args.columns; j += lanes) {
@@ -351,7 +352,9 @@ static void epilogue_either_way(const EpilogueArgs<T>& args) {
   // Columns of the output are contiguous and rows are not, or elements of a row are far from each
   // other and share sets of a cache.
   const bool contiguous = args.out_row == 1 && args.out_column != 1;
-  if (contiguous || (args.out_row < args.out_column && crowds_sets<T>(args.out_column))) {
+  const auto distance = [](std::int64_t stride) { return stride < 0 ? -stride : stride; };
+  const bool nearer = distance(args.out_row) < distance(args.out_column);
+  if (contiguous || (nearer && crowds_sets<T>(args.out_column))) {
     epilogue_transposed<T, Function>(args);
   } else {
     epilogue_with<T, Function>(args);

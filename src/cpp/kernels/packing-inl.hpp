@@ -144,6 +144,7 @@ static inline void transpose_rows(const TransposeArgs<T>& args) {
     const T* from = args.from + c * args.row_stride;
     T* to = args.to + c;
     std::int64_t in_run = 0;
+    // The first square may begin before the rows; those lanes are masked.
     std::int64_t j = kStep == 1 ? first_columns(from, args.row_stride, args.count) - lanes : 0;
     from += j;
     for (; j < args.count; j += lanes, from += kStep * lanes) {
