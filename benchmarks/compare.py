@@ -28,7 +28,7 @@ from pyconv.benchmarks.report import (
     print_comparison,
     write_json,
 )
-from pyconv.benchmarks.workloads import COMPARE_DEFAULT, select
+from pyconv.benchmarks.workloads import COMPARE_DEFAULT, random_layers, select
 from pyconv.functional import ALGORITHM_CHOICES
 
 PEERS = (Torch, TorchChannelsLast, ONNXRuntime, OpenVINO, NCNN)
@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison from command-line arguments and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="default: 1")
-    parser.add_argument("--layers", nargs="+", metavar="PATTERN", default=COMPARE_DEFAULT)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--layers", nargs="+", metavar="PATTERN", default=COMPARE_DEFAULT)
+    which.add_argument("--random", type=int, metavar="COUNT", help="layers that no network has")
+    parser.add_argument("--seed", type=int, default=0, help="of the random layers (default: 0)")
     parser.add_argument(
         "--data-format", choices=("channels_first", "channels_last"), default="channels_first"
     )
@@ -57,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--isa", choices=pyconv.isas(), help="of pyconv; its peers choose theirs")
     parser.add_argument("--json", metavar="PATH", help="write the samples; - is stdout")
     arguments = parser.parse_args(argv)
+    if arguments.random is not None and arguments.random < 1:
+        parser.error("argument --random: at least one layer")
 
     if arguments.isa and os.environ.get("PYCONV_ISA") != arguments.isa:
         # pyconv reads the variable once, at import.
@@ -64,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return subprocess.call(command, env={**os.environ, "PYCONV_ISA": arguments.isa})
 
     console = new_console(stderr=arguments.json == "-")
-    layers = select(arguments.layers)
+    if arguments.random is not None:
+        layers = random_layers(arguments.random, arguments.seed)
+    else:
+        layers = select(arguments.layers)
     ours = PyConv(
         arguments.data_format,
         arguments.algorithm,

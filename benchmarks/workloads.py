@@ -8,11 +8,13 @@ network uses it; so the sum of ``count * macs`` over a network is its convolutio
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
-__all__ = ["BENCH_DEFAULT", "COMPARE_DEFAULT", "WORKLOADS", "Layer", "select"]
+__all__ = ["BENCH_DEFAULT", "COMPARE_DEFAULT", "WORKLOADS", "Layer", "random_layers", "select"]
 
 
 @dataclass(frozen=True)
@@ -672,3 +674,83 @@ def select(patterns: Iterable[str], layers: Sequence[Layer] = WORKLOADS) -> list
             raise ValueError(f"no layer matches {pattern!r}; see `pyconv bench --list`")
         chosen.update(matches)
     return [layer for layer in layers if layer.name in chosen]
+
+
+_SIZES = (7, 8, 10, 13, 14, 16, 19, 20, 26, 28, 32, 35, 38, 40, 48, 52, 56, 64, 80, 96, 112, 128)
+_CHANNELS = (3, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 512)
+_MOST_CHANNELS = (768, 1024)
+_GROUPS = (2, 3, 4, 8, 16, 32)
+_PER_GROUP = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+_MACS = (1_000_000, 600_000_000)
+_MOST_INPUTS = 3_000_000
+
+
+def random_layers(count: int, seed: int = 0) -> list[Layer]:
+    """Draw layers that no network has: where nobody has looked, nobody has tuned.
+
+    Half of them are dense, a third depthwise and the others grouped, of 1 to 600 million
+    multiply-accumulates.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+    seed : int
+        The same layers for the same seed.
+
+    Examples
+    --------
+    >>> layers = random_layers(20, seed=1)
+    >>> len({layer.name for layer in layers}), {layer.network for layer in layers}
+    (20, {'random'})
+    """
+    draw = random.Random(seed).choice
+    layers: list[Layer] = []
+    while len(layers) < count:
+        layer = _draw_layer(draw, len(layers))
+        fits = layer.in_channels * math.prod(layer.spatial) <= _MOST_INPUTS
+        reaches = all(
+            dilation * (kernel - 1) < size
+            for dilation, kernel, size in zip(
+                layer.dilation, layer.kernel, layer.spatial, strict=True
+            )
+        )
+        if fits and reaches and _MACS[0] <= layer.macs <= _MACS[1]:
+            layers.append(layer)
+    return layers
+
+
+def _draw_layer(draw: Callable[[Sequence[Any]], Any], number: int) -> Layer:
+    kind = draw(("dense", "dense", "dense", "depthwise", "depthwise", "grouped"))
+    height = draw(_SIZES)
+    width = height * draw((2, 2, 2, 2, 1, 3, 4)) // 2
+    if kind == "dense":
+        kernel = draw((1, 1, 1, 3, 3, 3, 5, 7))
+        groups, in_channels = 1, draw(_CHANNELS + _MOST_CHANNELS)
+        out_channels = draw(_CHANNELS[1:])
+    elif kind == "depthwise":
+        kernel = draw((3, 3, 3, 4, 5, 5, 7, 9))
+        groups = in_channels = draw(_CHANNELS[3:] + _MOST_CHANNELS)
+        out_channels = in_channels * draw((1, 1, 1, 1, 2))
+    else:
+        kernel = draw((1, 3, 3, 5))
+        groups = draw(_GROUPS)
+        in_channels = groups * draw(_PER_GROUP)
+        out_channels = draw((in_channels, in_channels, groups * draw(_PER_GROUP)))
+    stride = draw((1, 1, 1, 2))
+    dilation = draw((1, 1, 1, 1, 2, 3)) if stride == 1 and kernel > 1 else 1
+    block = f"{number:03}.{kind}.{height}x{width}.{in_channels}-{out_channels}"
+    for mark, value in (("g", groups), ("s", stride), ("d", dilation)):
+        if value > 1 and not (mark == "g" and kind == "depthwise"):
+            block += f".{mark}{value}"
+    layer = _conv(
+        block,
+        (height, width),
+        in_channels,
+        out_channels,
+        (kernel, kernel),
+        stride,
+        dilation=dilation,
+        groups=groups,
+    )
+    return replace(layer, name=f"random.{layer.name}", network="random")
