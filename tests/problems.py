@@ -215,6 +215,15 @@ def problems(draw: st.DrawFn, dtype: Any, algorithm: str = "auto") -> Problem:
 LAYOUTS = ("fortran", "reversed", "stepped", "moved", "misaligned", "readonly", "odd_strides")
 
 
+def shifted(array: Array, elements: int) -> Array:
+    """The same values, so many elements behind a cache line, in a longer array of NaN."""
+    longer = np.full(array.size + 48, np.nan, array.dtype)
+    begin = -longer.ctypes.data // longer.itemsize % 16 + elements
+    view = longer[begin : begin + array.size].reshape(array.shape)
+    view[...] = array
+    return view
+
+
 def relayout(array: Array, layout: str) -> Array:
     """The same values in other memory: other strides, alignment or permissions."""
     if layout == "fortran":

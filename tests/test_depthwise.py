@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from oracle import Array
-from problems import PADDING_MODES, Problem, make
+from problems import PADDING_MODES, Problem, make, shifted
 
 import pyconv
 
@@ -163,12 +163,9 @@ def test_pixels_that_share_sets_of_the_cache(dtype: Any, case: Any, shift: int) 
     problem = image(
         channels, *sizes, kernel=kernel, dtype=dtype, data_format="channels_last", **arguments
     )
-    x = np.empty(problem.x.size + 4 * LANES, dtype)
-    begin = -x.ctypes.data // x.itemsize % LANES + shift
-    x = x[begin : begin + problem.x.size].reshape(problem.x.shape)
-    x[...] = problem.x
+    problem = replace(problem, x=shifted(problem.x, shift))
     for threads in (1, 3):
-        check(replace(problem, x=x), num_threads=threads)
+        check(problem, num_threads=threads)
     layer_of = pyconv.Conv3d if len(sizes) == 3 else pyconv.Conv2d
     layer = layer_of(
         channels,

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle import Array
-from problems import Problem, make
+from problems import Problem, make, shifted
 
 import pyconv
 
@@ -113,17 +112,9 @@ def test_planes_that_share_sets_of_the_cache(
     # Their channels change places in squares that begin where lines do.
     problem = image(9, 2, 2, *sizes, kernel=(3, 3), dtype=dtype, padding=1, activation="relu")
     expected = problem.run("reference")
-
-    def shifted(array: Array) -> Array:
-        longer = np.full(array.size + 48, np.nan, dtype)
-        begin = -longer.ctypes.data // longer.itemsize % 16 + shift
-        view = longer[begin : begin + array.size].reshape(array.shape)
-        view[...] = array
-        return view
-
-    problem = replace(problem, x=shifted(problem.x))
-    for more in ({}, {"residual": shifted(expected)}):
-        out = shifted(np.zeros_like(expected))
+    problem = replace(problem, x=shifted(problem.x, shift))
+    for more in ({}, {"residual": shifted(expected, shift)}):
+        out = shifted(np.zeros_like(expected), shift)
         problem.run("grouped", out=out, **more)
         wanted = problem.run("reference", **more)
         np.testing.assert_array_equal(out, wanted)

@@ -152,6 +152,23 @@ def test_very_many_channels_take_little_memory(dtype: Any, data_format: str, cha
     assert plan.workspace_bytes < plan.threads * 2**22
 
 
+@pytest.mark.parametrize(
+    ("channels", "sizes", "stride"), [(1024, (34, 34), 2), (256, (20, 180), (1, 2))]
+)
+def test_strided_pixels_are_cut_as_those_next_to_each_other(
+    channels: int, sizes: tuple[int, int], stride: Any
+) -> None:
+    # The former are copied, the latter are equally far from each other.
+    steps = (stride, stride) if isinstance(stride, int) else stride
+    shape = (1, *(size // step for size, step in zip(sizes, steps, strict=True)), channels)
+    strided = pyconv.Conv2d(channels, 16, 1, stride, data_format="channels_last")
+    dense = pyconv.Conv2d(channels, 16, 1, data_format="channels_last")
+    with pyconv.num_threads(1):
+        cut = strided.plan((1, *sizes, channels)).partition
+        assert cut == dense.plan(shape).partition
+    assert "blocks of pixels" in cut
+
+
 def test_auto_reads_channels_last_pixels_where_they_stand() -> None:
     for channels, out_channels, size in ((256, 64, 56), (2048, 512, 7), (64, 2, 56), (9, 1000, 1)):
         layer = pyconv.Conv2d(channels, out_channels, 1, data_format="channels_last")

@@ -59,6 +59,21 @@ class TapOffsets {
   std::vector<std::int64_t> offsets_;
 };
 
+// The strides of a contiguous array in the problem's format: of the input for in_channels and
+// &Axis::in, of the output likewise.
+inline Strides contiguous_strides(const ConvProblem& problem, std::int64_t channels,
+                                  std::int64_t Axis::* length) {
+  Strides strides;
+  std::int64_t elements = problem.channels_last ? channels : 1;
+  for (std::size_t axis = kSpatialAxes; axis-- > 0;) {
+    strides.axis[axis] = elements;
+    elements *= problem.axes[axis].*length;
+  }
+  strides.channel = problem.channels_last ? 1 : elements;
+  strides.batch = problem.channels_last ? elements : elements * channels;
+  return strides;
+}
+
 // Lines a multiple of 4 KiB apart share a set of the L1 cache: more than its 8 ways would throw
 // each other out.
 template <class T>

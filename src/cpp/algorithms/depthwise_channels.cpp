@@ -274,10 +274,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     }
     const std::int64_t pixels = p.axes[0].in * p.axes[1].in * p.axes[2].in;
     if (pixels * p.in_channels * std::int64_t(sizeof(T)) >= kMostCopiedBytes) return;
-    Strides contiguous;
-    contiguous.axis[2] = p.in_channels;
-    contiguous.axis[1] = p.axes[2].in * p.in_channels;
-    if (!crowds(contiguous, false)) return;
+    if (!crowds(contiguous_strides(p, p.in_channels, &Axis::in), false)) return;
     const Axis& height = p.axes[1];
     const std::int64_t shared = (height.kernel - 1) * height.dilation + 1 - height.stride;
     for (copied_vectors_ = kMostCopiedVectors; copied_vectors_ >= kFewestCopiedVectors;

@@ -60,7 +60,11 @@ class PointwiseChannelsPlan final : public RowsPlan {
   std::string tile() const override { return panels_.tile(); }
 
   std::string partition(int threads) const override {
-    return partition_of(blocking(contiguous_are_flat(), threads)).text();
+    const ConvProblem& p = problem();
+    ConvArrays contiguous{};
+    contiguous.x_strides = contiguous_strides(p, p.in_channels, &Axis::in);
+    contiguous.out_strides = contiguous_strides(p, p.out_channels, &Axis::out);
+    return partition_of(blocking(make_reading(contiguous).flat, threads)).text();
   }
 
   std::string reason() const override {
@@ -127,19 +131,6 @@ class PointwiseChannelsPlan final : public RowsPlan {
     std::int64_t out_step;
     std::int64_t residual_step;
   };
-
-  // Whether all pixels of contiguous arrays, or of their copy, are equally far from the next.
-  bool contiguous_are_flat() const {
-    const ConvProblem& p = problem();
-    if (!p.channels_last || p.axes[2].out <= kShortRow) return true;
-    if (shares_a_set<T>(p.axes[2].stride * p.in_channels)) return true;
-    const auto& axes = p.axes;
-    const auto many =
-        std::count_if(axes.begin(), axes.end(), [](const Axis& axis) { return axis.out > 1; });
-    return many <= 1 || std::none_of(axes.begin(), axes.end(), [](const Axis& axis) {
-             return axis.out > 1 && axis.stride > 1;
-           });
-  }
 
   // How the work is cut, which depends on the number of threads; the results do not.
   struct Blocking {
