@@ -111,6 +111,31 @@ def test_dilation_on_planes_that_share_sets_of_the_cache(
     assert np.isnan(around[..., ::2]).all()
 
 
+@kernels
+@pytest.mark.parametrize("dilation", [(2, 2), (5, 5), (3, 2), (2, 16), (1, 30), (40, 40)], ids=str)
+@pytest.mark.parametrize("width", [33, 131])
+def test_phases_share_rows_of_contiguous_pixels(
+    dtype: Any, kernel: tuple[int, int], dilation: tuple[int, int], width: int
+) -> None:
+    padding = (2 * dilation[0], 2 * dilation[1])
+    stride = (2 if dilation[0] == 1 else 1, 1)
+    arguments = dict(stride=stride, dilation=dilation, padding=padding, activation="relu")
+    problem = make((1, 19, 21, width), (35, 19, *kernel), dtype, residual=True, **arguments)
+    y = problem.run("winograd", num_threads=1)
+    problem.check("winograd")
+    np.testing.assert_array_equal(problem.run("winograd", num_threads=3), y)
+    # Every phase reads pixels of its own where these are apart, or channels are contiguous.
+    apart = np.repeat(problem.x, 2, axis=-1)[..., ::2]
+    np.testing.assert_array_equal(problem.run("winograd", x=apart), y)
+    last = {
+        name: np.ascontiguousarray(np.moveaxis(value, 1, -1))
+        for name, value in (("x", problem.x), ("residual", problem.residual))
+        if value is not None
+    }
+    turned = problem.run("winograd", data_format="channels_last", **last)
+    np.testing.assert_array_equal(np.moveaxis(turned, -1, 1), y)
+
+
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 6, 7, 9, (1, 8), (7, 2)], ids=str)
 @pytest.mark.parametrize("padding", [0, 1, (4, 5)], ids=str)
 @pytest.mark.parametrize("size", [(10, 10), (31, 47), (28, 64)], ids=str)
@@ -229,6 +254,10 @@ def test_it_says_why_it_refuses(
         (512, 512, 3, 7, {}, False),
         (512, 512, 3, 28, dict(dilation=2, padding=2), True),
         (512, 512, 3, 28, dict(dilation=12, padding=12), False),
+        (512, 256, 3, 33, dict(dilation=12, padding=12), True),
+        (2048, 256, 3, 28, dict(dilation=6, padding=6), True),
+        (16, 32, 3, 64, dict(dilation=16, padding=16), True),
+        (64, 64, 3, 50, dict(dilation=20, padding=20), False),
         (3, 64, 3, 224, {}, False),
         (64, 3, 3, 224, {}, False),
         (64, 64, 3, (56, 1), {}, False),

@@ -28,7 +28,9 @@
 // r taps. Where a part has less than r taps, the point at infinity is zero and left out.
 //
 // A dilated convolution is as many undilated ones as it has phases: of d x d pixels that are
-// neighbours, each belongs to another one, whose pixels are d apart.
+// neighbours, each belongs to another one, whose pixels are d apart. Where pixels are contiguous,
+// phases that read the same rows change their layout together: blocks are made of units, the tiles
+// of all of them in a span of a row of tiles. Elsewhere a unit is a tile.
 #include <algorithm>
 #include <numeric>
 #include <optional>
@@ -94,12 +96,13 @@ struct WinogradPhase {
   std::int64_t out_column;
   WinogradPart rows[kMostParts];
   WinogradPart columns[kMostParts];
-  std::int64_t first_tile;
+  std::int64_t first_unit;
 
   std::int64_t height() const { return rows[0].out; }
   std::int64_t width() const { return columns[0].out; }
-  std::int64_t tiles(const Sides& sides) const {
-    return ceil_div(height(), sides.row.outs) * ceil_div(width(), sides.column.outs);
+  std::int64_t tile_rows(const Sides& sides) const { return ceil_div(height(), sides.row.outs); }
+  std::int64_t tile_columns(const Sides& sides) const {
+    return ceil_div(width(), sides.column.outs);
   }
 };
 
@@ -174,12 +177,11 @@ void fill_parts(const Axis& axis, const Side& side, std::int64_t out,
   });
 }
 
-// The phases that have outputs, at least one.
+// The phases that have outputs, at least one: [row][column].
 std::vector<WinogradPhase> list_phases(const ConvProblem& problem, const Sides& sides) {
   const Axis& height = problem.axes[1];
   const Axis& width = problem.axes[2];
   std::vector<WinogradPhase> phases;
-  std::int64_t tiles = 0;
   for (std::int64_t row = 0; row < std::min(height.dilation, height.out); ++row) {
     for (std::int64_t column = 0; column < std::min(width.dilation, width.out); ++column) {
       WinogradPhase phase{};
@@ -187,8 +189,6 @@ std::vector<WinogradPhase> list_phases(const ConvProblem& problem, const Sides& 
       phase.out_column = column;
       fill_parts(height, sides.row, row, phase.rows);
       fill_parts(width, sides.column, column, phase.columns);
-      phase.first_tile = tiles;
-      tiles += phase.tiles(sides);
       phases.push_back(phase);
     }
   }
@@ -233,7 +233,6 @@ class WinogradPlan final : public Plan {
     points_ = sides_.points();
     transforms_ = table_.winograd[sides_.row.outs][sides_.column.outs];
     phases_ = list_phases(p, sides_);
-    tiles_ = phases_.back().first_tile + phases_.back().tiles(sides_);
     list_slices();
     reads_ahead_ = should_read_ahead();
     for (const Group& group : p.groups) {
@@ -251,6 +250,7 @@ class WinogradPlan final : public Plan {
       most_panels_ = std::max(most_panels_, groups_.back().panels.count());
       widest_ = std::max(widest_, groups_.back().panels.largest() * table_.lanes);
     }
+    choose_units();
   }
 
   std::string name() const override { return "winograd"; }
@@ -442,7 +442,7 @@ class WinogradPlan final : public Plan {
 
   // How the work is cut, which depends on the number of threads; the results do not.
   struct Blocking {
-    Split tiles;
+    Split units;
     std::int64_t parts = 1;  // of a group's panels, each with an input transform of its own
   };
 
@@ -451,7 +451,7 @@ class WinogradPlan final : public Plan {
     return Partition({{"images", p.batch},
                       {"groups", static_cast<std::int64_t>(p.groups.size())},
                       {"planes", p.axes[0].out},
-                      {"blocks of tiles", blocks.tiles.count()},
+                      {"blocks of tiles", blocks.units.count()},
                       {"blocks of output channels", blocks.parts}});
   }
 
@@ -459,6 +459,8 @@ class WinogradPlan final : public Plan {
     T* points;
     T* sums;
     T* strip;
+    T* span;               // of pixels of all phases of a unit
+    WinogradSlots* slots;  // of the segments of a unit
     std::size_t bytes;
   };
 
@@ -528,10 +530,37 @@ class WinogradPlan final : public Plan {
     std::int64_t end_[kMostWinogradPoints];
   };
 
+  std::int64_t most_block_tiles() const {
+    return tiles_per_block(slice_count() * most_channels_, points_, sizeof(T));
+  }
+
+  void choose_units() {
+    const Axis& width = problem().axes[2];
+    const std::int64_t phases = std::min(width.dilation, width.out);
+    shares_rows_ = !problem().channels_last && phases > 1 && phases <= most_block_tiles();
+    if (shares_rows_) {
+      column_phases_ = phases;
+      const std::int64_t most =
+          std::min<std::int64_t>(winograd_segment(sides_.column.outs), most_block_tiles() / phases);
+      spans_ = Split::by_limit(phases_.front().tile_columns(sides_), most);
+      unit_tiles_ = phases * spans_.largest();
+    }
+    for (std::size_t first = 0; first < phases_.size(); first += size_of(column_phases_)) {
+      for (std::int64_t column = 0; column < column_phases_; ++column) {
+        phases_[first + size_of(column)].first_unit = units_;
+      }
+      const WinogradPhase& phase = phases_[first];
+      units_ +=
+          phase.tile_rows(sides_) * (shares_rows_ ? spans_.count() : phase.tile_columns(sides_));
+    }
+    for (const WinogradPhase& phase : phases_) {
+      tiles_ += phase.tile_rows(sides_) * phase.tile_columns(sides_);
+    }
+  }
+
   Blocking blocking(int threads) const {
     const std::int64_t tiles = tiles_;
-    const std::int64_t fewest =
-        ceil_div(tiles, tiles_per_block(slice_count() * most_channels_, points_, sizeof(T)));
+    const std::int64_t fewest = ceil_div(units_, most_block_tiles() / unit_tiles_);
     const std::int64_t images = problem().batch *
                                 static_cast<std::int64_t>(problem().groups.size()) *
                                 problem().axes[0].out;
@@ -545,12 +574,12 @@ class WinogradPlan final : public Plan {
     for (std::int64_t parts = 1; parts <= std::min<std::int64_t>(most_panels_, threads); ++parts) {
       const std::int64_t even = threads / std::gcd(images * parts, std::int64_t(threads));
       for (const std::int64_t count : {fewest, ceil_div(fewest, even) * even}) {
-        if (count > tiles) continue;
+        if (count > units_) continue;
         const double rounds = static_cast<double>(ceil_div(images * parts * count, threads));
         const double time =
             rounds * task_time(ceil_div(tiles, count), ceil_div(most_panels_, parts));
-        if (best.tiles.count() == 0 || time < best_time) {
-          best = {Split::by_count(tiles, count), parts};
+        if (best.units.count() == 0 || time < best_time) {
+          best = {Split::by_count(units_, count), parts};
           best_time = time;
         }
       }
@@ -585,31 +614,65 @@ class WinogradPlan final : public Plan {
     return point_stride(ceil_div(channels, table_.lanes) * table_.lanes * tiles);
   }
 
+  static std::size_t size_of(std::int64_t n) { return static_cast<std::size_t>(n); }
+
   Scratch carve(void* base, const Blocking& blocks) const {
-    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
-    const std::int64_t tiles = blocks.tiles.largest();
+    const std::int64_t tiles = blocks.units.largest() * unit_tiles_;
     Carver carver(base);
     Scratch scratch;
     scratch.points =
-        carver.take<T>(size(slice_count() * points_ * points_stride(most_channels_, tiles)));
-    scratch.sums = carver.take<T>(size(points_ * point_stride(widest_ * tiles)));
-    scratch.strip = carver.take<T>(size(kWinogradStrip * table_.lanes));
+        carver.take<T>(size_of(slice_count() * points_ * points_stride(most_channels_, tiles)));
+    scratch.sums = carver.take<T>(size_of(points_ * point_stride(widest_ * tiles)));
+    scratch.strip = carver.take<T>(size_of(kWinogradStrip * table_.lanes));
+    scratch.span = carver.take<T>(size_of(shares_rows_ ? sides_.row.points * span_pitch() : 0));
+    scratch.slots = carver.take<WinogradSlots>(size_of(shares_rows_ ? column_phases_ : 0));
     scratch.bytes = carver.used();
     return scratch;
   }
 
-  // Calls visit(segment) for the tiles [begin, end).
+  // From one row of a span to the next: an odd number of cache lines, since rows are read together.
+  std::int64_t span_pitch() const {
+    const std::int64_t pixels = spans_.largest() * sides_.column.outs + sides_.column.taps - 1;
+    return point_stride(pixels * problem().axes[2].dilation * table_.lanes);
+  }
+
+  // The first phase of a unit.
+  std::vector<WinogradPhase>::const_iterator phase_of(std::int64_t unit) const {
+    const auto behind = std::upper_bound(
+        phases_.begin(), phases_.end(), unit,
+        [](std::int64_t index, const WinogradPhase& phase) { return index < phase.first_unit; });
+    return behind - column_phases_;
+  }
+
+  // Calls visit(segment) for the tiles of a unit that all phases of a row of them share.
+  template <class Visit>
+  void for_each_in_unit(std::int64_t unit, const Visit& visit) const {
+    const auto first = phase_of(unit);
+    const std::int64_t in_phase = unit - first->first_unit;
+    const std::int64_t row = in_phase / spans_.count();
+    const std::int64_t span = in_phase % spans_.count();
+    for (auto phase = first; phase != first + column_phases_; ++phase) {
+      const std::int64_t column = spans_.begin(span);
+      const std::int64_t end = std::min(spans_.end(span), phase->tile_columns(sides_));
+      if (column < end) visit(Segment{*phase, row, column, end - column});
+    }
+  }
+
+  // Calls visit(segment) for the tiles of the units [begin, end).
   template <class Visit>
   void for_each_segment(std::int64_t begin, std::int64_t end, const Visit& visit) const {
-    auto phase = std::upper_bound(phases_.begin(), phases_.end(), begin,
-                                  [](std::int64_t tile, const WinogradPhase& p) {
-                                    return tile < p.first_tile;
-                                  }) -
-                 1;
+    if (shares_rows_) {
+      for (std::int64_t unit = begin; unit < end; ++unit) for_each_in_unit(unit, visit);
+      return;
+    }
+    auto phase = phase_of(begin);
     for (std::int64_t tile = begin; tile < end;) {
-      while (tile >= phase->first_tile + phase->tiles(sides_)) ++phase;
-      const std::int64_t columns = ceil_div(phase->width(), sides_.column.outs);
-      const std::int64_t in_phase = tile - phase->first_tile;
+      const std::int64_t columns = phase->tile_columns(sides_);
+      const std::int64_t in_phase = tile - phase->first_unit;
+      if (in_phase >= phase->tile_rows(sides_) * columns) {
+        ++phase;
+        continue;
+      }
       const std::int64_t column = in_phase % columns;
       const std::int64_t count = std::min(
           {std::int64_t(winograd_segment(sides_.column.outs)), columns - column, end - tile});
@@ -622,10 +685,11 @@ class WinogradPlan final : public Plan {
                 const Task& next, const Scratch& scratch) const {
     const Group& group = problem().groups[task.group];
     const GroupPlan& plan = groups_[task.group];
-    const std::int64_t begin = blocks.tiles.begin(task.block);
-    const std::int64_t end = blocks.tiles.end(task.block);
-    transform_input(arrays, task, group, begin, end, scratch);
-    SlotCounter slots(sides_, end - begin);
+    const std::int64_t begin = blocks.units.begin(task.block);
+    const std::int64_t end = blocks.units.end(task.block);
+    const std::int64_t tiles = tiles_of(begin, end);
+    transform_input(arrays, task, group, begin, end, tiles, scratch);
+    SlotCounter slots(sides_, tiles);
     for_each_segment(begin, end, [&](const Segment& segment) { slots.next(segment); });
 
     const Split parts = Split::by_count(plan.panels.count(), blocks.parts);
@@ -647,12 +711,20 @@ class WinogradPlan final : public Plan {
         const Group& next_group = problem().groups[next.group];
         prefetch_input(arrays, next, next_group.in_begin,
                        part_of(next_group.in_channels, share, panels * points_),
-                       blocks.tiles.begin(next.block), blocks.tiles.end(next.block));
+                       blocks.units.begin(next.block), blocks.units.end(next.block));
       };
-      multiply(weights, task.depth, group.in_channels, channels, end - begin, slots, scratch,
-               read_ahead);
-      transform_output(arrays, task, group.out_begin + first, channels, width, begin, end, scratch);
+      multiply(weights, task.depth, group.in_channels, channels, tiles, slots, scratch, read_ahead);
+      transform_output(arrays, task, group.out_begin + first, channels, width, begin, end, tiles,
+                       scratch);
     }
+  }
+
+  // How many tiles the units [begin, end) have.
+  std::int64_t tiles_of(std::int64_t begin, std::int64_t end) const {
+    if (!shares_rows_) return end - begin;
+    std::int64_t tiles = 0;
+    for_each_segment(begin, end, [&](const Segment& segment) { tiles += segment.tiles; });
+    return tiles;
   }
 
   // The input plane under a slice, or -1 in padding.
@@ -663,39 +735,117 @@ class WinogradPlan final : public Plan {
   }
 
   void transform_input(const ConvArrays& arrays, const Task& task, const Group& group,
-                       std::int64_t begin, std::int64_t end, const Scratch& scratch) const {
+                       std::int64_t begin, std::int64_t end, std::int64_t tiles,
+                       const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const Strides& strides = arrays.x_strides;
     WinogradInputArgs<T> args{};
     const T* const all = static_cast<const T*>(arrays.x) + task.image * strides.batch +
                          group.in_begin * strides.channel;
-    args.strides = stepped(strides, step_of(p.axes[1]), step_of(p.axes[2]));
-    args.channels = group.in_channels;
     args.padding_mode = p.padding_mode;
-    args.tiles_in_block = end - begin;
-    args.point_stride = points_stride(group.in_channels, end - begin);
+    args.tiles_in_block = tiles;
+    args.point_stride = points_stride(group.in_channels, tiles);
     args.strip = scratch.strip;
     T* points = scratch.points;
     for (const Slice& slice : slices_) {
       const std::int64_t depth = input_depth(task.depth, slice);
       if (depth >= 0) {
-        SlotCounter slots(sides_, end - begin);
-        for_each_segment(begin, end, [&](const Segment& segment) {
-          const WinogradPart& rows = segment.phase.rows[slice.row_part];
-          const WinogradPart& columns = segment.phase.columns[slice.column_part];
-          args.image = all + depth * strides.axis[0] + rows.first_in * strides.axis[1] +
-                       columns.first_in * strides.axis[2];
-          args.height = rows.axis;
-          args.width = columns.axis;
-          args.tile_row = segment.row;
-          args.tile_column = segment.column;
-          args.tiles = segment.tiles;
-          args.slots = &slots.next(segment);
-          args.points = points;
-          transforms_.input(args);
-        });
+        const T* const plane = all + depth * strides.axis[0];
+        SlotCounter slots(sides_, tiles);
+        if (shares_rows_ && strides.axis[2] == 1) {
+          for (std::int64_t unit = begin; unit < end; ++unit) {
+            args.points = points;
+            transform_span(plane, strides, group.in_channels, slice, unit, slots, args, scratch);
+          }
+        } else {
+          args.strides = stepped(strides, step_of(p.axes[1]), step_of(p.axes[2]));
+          args.channels = group.in_channels;
+          for_each_segment(begin, end, [&](const Segment& segment) {
+            const WinogradPart& rows = segment.phase.rows[slice.row_part];
+            const WinogradPart& columns = segment.phase.columns[slice.column_part];
+            args.image =
+                plane + rows.first_in * strides.axis[1] + columns.first_in * strides.axis[2];
+            args.height = rows.axis;
+            args.width = columns.axis;
+            args.tile_row = segment.row;
+            args.tile_column = segment.column;
+            args.tiles = segment.tiles;
+            args.slots = &slots.next(segment);
+            args.points = points;
+            transforms_.input(args);
+          });
+        }
       }
       points += points_ * args.point_stride;
+    }
+  }
+
+  // Transforms the input of a unit, of one plane: some channels at a time become contiguous,
+  // [row of a tile][column][lanes], in columns that all phases share.
+  void transform_span(const T* plane, const Strides& strides, std::int64_t channels,
+                      const Slice& slice, std::int64_t unit, SlotCounter& slots,
+                      WinogradInputArgs<T> args, const Scratch& scratch) const {
+    const Axis& height = problem().axes[1];
+    const Axis& width = problem().axes[2];
+    const std::int64_t lanes = table_.lanes;
+    const std::int64_t pitch = span_pitch();
+    std::int64_t segments = 0;
+    std::int64_t rows = 0;
+    std::int64_t row = 0;
+    std::int64_t column = 0;  // of the first phase
+    std::int64_t columns = 0;
+    for_each_in_unit(unit, [&](const Segment& segment) {
+      scratch.slots[segments] = slots.next(segment);
+      if (segments++ > 0) return;
+      const auto first_in = [](const WinogradPart& part, const Axis& axis, std::int64_t out) {
+        return part.first_in + (out - part.axis.pad) * step_of(axis);
+      };
+      const WinogradPart& part = segment.phase.rows[slice.row_part];
+      const std::int64_t out = segment.row * sides_.row.outs;
+      row = first_in(part, height, out);
+      rows = std::min<std::int64_t>(sides_.row.points, part.axis.end + part.axis.pad - out);
+      column = first_in(segment.phase.columns[slice.column_part], width,
+                        segment.column * sides_.column.outs);
+      columns = (segment.tiles * sides_.column.outs + sides_.column.taps - 1) * width.dilation;
+    });
+    const std::int64_t first = std::clamp<std::int64_t>(-column, 0, columns);
+    const std::int64_t last = std::clamp<std::int64_t>(width.in - column, first, columns);
+
+    args.strides = {};
+    args.strides.channel = 1;
+    args.strides.axis[1] = pitch;
+    args.strides.axis[2] = width.dilation * lanes;
+    args.channels = lanes;
+    args.height = {rows, 0, rows};
+    TransposeArgs<T> square{};
+    square.row_stride = strides.channel;
+    square.padded_rows = square.pitch = lanes;
+    square.count = square.run = last - first;
+    for (std::int64_t c = 0; c < channels; c += lanes) {
+      square.rows = std::min(lanes, channels - c);
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const std::int64_t from = row + i * step_of(height);
+        T* const to = scratch.span + i * pitch;
+        const bool inside = from >= 0 && from < height.in;
+        std::fill_n(to, (inside ? first : columns) * lanes, T(0));
+        if (!inside) continue;
+        square.from = plane + c * strides.channel + from * strides.axis[1] + column + first;
+        square.to = to + first * lanes;
+        table_.transpose(square);
+        std::fill_n(to + last * lanes, (columns - last) * lanes, T(0));
+      }
+      std::int64_t n = 0;
+      for_each_in_unit(unit, [&](const Segment& segment) {
+        const WinogradAxis& axis = segment.phase.columns[slice.column_part].axis;
+        const std::int64_t left = segment.column * sides_.column.outs - axis.pad;
+        args.width.in = args.width.end =
+            std::min(segment.tiles * sides_.column.outs + sides_.column.taps - 1, axis.end - left);
+        args.image = scratch.span + segment.phase.out_column * lanes;
+        args.tiles = segment.tiles;
+        args.slots = &scratch.slots[n++];
+        transforms_.input(args);
+      });
+      args.points += args.tiles_in_block * lanes;
     }
   }
 
@@ -801,10 +951,10 @@ class WinogradPlan final : public Plan {
 
   void transform_output(const ConvArrays& arrays, const Task& task, std::int64_t channel,
                         std::int64_t channels, std::int64_t width, std::int64_t begin,
-                        std::int64_t end, const Scratch& scratch) const {
+                        std::int64_t end, std::int64_t tiles, const Scratch& scratch) const {
     const ConvProblem& p = problem();
     WinogradOutputArgs<T> args{};
-    args.point_stride = point_stride((end - begin) * width);
+    args.point_stride = point_stride(tiles * width);
     args.width = width;
     args.channels = channels;
     args.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
@@ -815,7 +965,13 @@ class WinogradPlan final : public Plan {
     args.activation = p.activation;
     args.strip = scratch.strip;
     args.sums = scratch.sums;
-    SlotCounter slots(sides_, end - begin);
+    SlotCounter slots(sides_, tiles);
+    if (shares_rows_) {
+      for (std::int64_t unit = begin; unit < end; ++unit) {
+        output_span(arrays, task, channel, channels, unit, slots, args, scratch);
+      }
+      return;
+    }
     for_each_segment(begin, end, [&](const Segment& segment) {
       const std::int64_t row = segment.row * sides_.row.outs;
       const std::int64_t column = segment.column * sides_.column.outs;
@@ -835,6 +991,69 @@ class WinogradPlan final : public Plan {
       args.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
       transforms_.output(args);
     });
+  }
+
+  // The outputs of a unit, which go to whole rows once all phases have theirs in a span.
+  void output_span(const ConvArrays& arrays, const Task& task, std::int64_t channel,
+                   std::int64_t channels, std::int64_t unit, SlotCounter& slots,
+                   WinogradOutputArgs<T> args, const Scratch& scratch) const {
+    const Axis& height = problem().axes[1];
+    const Axis& width = problem().axes[2];
+    const std::int64_t lanes = table_.lanes;
+    const T* const bias = args.bias;
+    args.bias = nullptr;
+    args.activation = {};
+    args.out_strides = {};
+    args.out_strides.channel = 1;
+    args.out_strides.axis[1] = span_pitch();
+    args.out_strides.axis[2] = width.dilation * lanes;
+    EpilogueArgs<T> end{};  // rows are pixels, columns channels
+    std::int64_t segments = 0;
+    std::int64_t row = 0;  // of the first output
+    std::int64_t column = 0;
+    for_each_in_unit(unit, [&](const Segment& segment) {
+      scratch.slots[segments] = slots.next(segment);
+      if (segments++ > 0) return;
+      row = segment.phase.out_row + segment.row * sides_.row.outs * height.dilation;
+      column = segment.column * sides_.column.outs * width.dilation;
+      end.rows = std::min(width.out - column, segment.tiles * sides_.column.outs * width.dilation);
+      args.rows = std::min<std::int64_t>(sides_.row.outs,
+                                         segment.phase.height() - segment.row * sides_.row.outs);
+    });
+    end.acc_row = lanes;
+    end.bias_column = 1;
+    end.residual_row = arrays.residual_strides.axis[2];
+    end.residual_column = arrays.residual_strides.channel;
+    end.out_row = arrays.out_strides.axis[2];
+    end.out_column = arrays.out_strides.channel;
+    end.activation = problem().activation;
+    for (std::int64_t c = 0; c < channels; c += lanes) {
+      args.channels = end.columns = std::min(lanes, channels - c);
+      std::int64_t n = 0;
+      for_each_in_unit(unit, [&](const Segment& segment) {
+        args.slots = &scratch.slots[n++];
+        args.tiles = segment.tiles;
+        args.columns = std::min(segment.tiles * sides_.column.outs,
+                                segment.phase.width() - segment.column * sides_.column.outs);
+        args.out = scratch.span + segment.phase.out_column * lanes;
+        transforms_.output(args);
+      });
+      args.sums += lanes;
+      if (bias) end.bias = bias + c;
+      for (std::int64_t i = 0; i < args.rows; ++i) {
+        const auto offset = [&](const Strides& strides) {
+          return task.image * strides.batch + (channel + c) * strides.channel +
+                 task.depth * strides.axis[0] + (row + i * height.dilation) * strides.axis[1] +
+                 column * strides.axis[2];
+        };
+        end.acc = scratch.span + i * span_pitch();
+        end.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
+        if (arrays.residual) {
+          end.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
+        }
+        table_.epilogue(end);
+      }
+    }
   }
 
   // Whether prefetching pays: 64 channels of 224 x 224 are 1.4 times as fast so, of 128 x 128 0.95
@@ -867,7 +1086,12 @@ class WinogradPlan final : public Plan {
   std::vector<WinogradPhase> phases_;
   std::vector<Slice> slices_;
   std::vector<std::int64_t> slices_at_;  // per point
-  std::int64_t tiles_;                   // of all phases
+  bool shares_rows_ = false;             // among column_phases_ phases
+  std::int64_t column_phases_ = 1;       // of a unit
+  Split spans_;                          // of the tiles of a phase's row
+  std::int64_t unit_tiles_ = 1;          // at most
+  std::int64_t units_ = 0;
+  std::int64_t tiles_ = 0;  // of all phases
   std::vector<GroupPlan> groups_;
   std::int64_t packed_elements_ = 0;
   std::int64_t most_channels_ = 0;
@@ -916,10 +1140,12 @@ constexpr std::int64_t kFewestChannelsLine = 32;  // for speed
 // Compares multiply-add instructions of 16 lanes in float32, by a model that was fitted to
 // benchmarks/crossover.py. A tile costs its products, and two transforms per channel. Weights,
 // which are up to four times those of the layer, are read once per block of tiles: an L2 cache
-// does not hold them, nor, past some 8 MiB, may an L3 cache.
+// does not hold them, nor, past some 8 MiB, may an L3 cache. From the second block on
+// multiplications hide most of that.
 bool winograd_pays(const ConvProblem& problem) {
   constexpr double kNearByte = 0.03;
   constexpr double kFarByte = 0.2;
+  constexpr double kFarByteAgain = 0.08;
   constexpr double kNearBytes = 8 << 20;
   constexpr std::int64_t lanes = 16;
   if (problem.dtype != DataType::float32 || problem.groups.empty()) return false;
@@ -942,10 +1168,6 @@ bool winograd_pays(const ConvProblem& problem) {
                              static_cast<double>(row_tiles.points) *
                              static_cast<double>(column_tiles.points) / sides.points();
   const std::int64_t tiles = tile_rows * tile_columns;
-  // Transforms of fewer than four tiles in a row take almost the time of four.
-  const std::int64_t column_phases = std::min(axes[2].dilation, axes[2].out);
-  const std::int64_t fours = column_phases * ceil_div(tile_columns, 4 * column_phases);
-  const double transformed = 0.5 * static_cast<double>(tile_rows * (tile_columns + 4 * fours));
   const int outs = std::max(sides.row.outs, sides.column.outs);
   const double transform = line ? 5 + outs : 20 + 4.5 * outs;
 
@@ -962,14 +1184,20 @@ bool winograd_pays(const ConvProblem& problem) {
     most = std::max(most, slices * group.in_channels);
   }
   pairs *= static_cast<double>(products);
+  const std::int64_t block_tiles = tiles_per_block(most, sides.points(), sizeof(float));
+  // Transforms of fewer than four tiles in a row take almost the time of four.
+  const std::int64_t phases = std::min(axes[2].dilation, axes[2].out);
+  const std::int64_t apart = phases > block_tiles ? phases : 1;
+  const std::int64_t fours = apart * ceil_div(tile_columns, 4 * apart);
+  const double transformed = 0.5 * static_cast<double>(tile_rows * (tile_columns + 4 * fours));
   const double bytes = pairs * lanes * sizeof(float);
-  const double reading =
-      kNearByte * std::min(bytes, kNearBytes) + kFarByte * std::max(0.0, bytes - kNearBytes);
-  const std::int64_t blocks =
-      axes[0].out *
-      ceil_div(tiles / axes[0].out, tiles_per_block(most, sides.points(), sizeof(float)));
+  const auto reading = [&](double far_byte) {
+    return kNearByte * std::min(bytes, kNearBytes) + far_byte * std::max(0.0, bytes - kNearBytes);
+  };
+  const std::int64_t blocks = axes[0].out * ceil_div(tiles / axes[0].out, block_tiles);
   const double winograd = whole_tiles * pairs + transformed * transform * channels +
-                          static_cast<double>(blocks) * reading;
+                          reading(kFarByte) +
+                          static_cast<double>(blocks - 1) * reading(kFarByteAgain);
 
   double met = 1;
   for (const Axis& axis : axes) met *= met_taps(axis, problem.padding_mode);
