@@ -239,6 +239,7 @@ class DirectChannelsPlan final : public Plan {
     WindowRow* window_rows;
     std::int32_t* unit_ends;  // per output row and band
     std::int32_t* slots;      // of input rows in the copy, or -1
+    std::int64_t* sources;    // the input rows, per slot
     std::size_t bytes;
   };
 
@@ -420,6 +421,7 @@ class DirectChannelsPlan final : public Plan {
     scratch.window_rows = carver.take<WindowRow>(narrow_ ? size(units) : 0);
     scratch.unit_ends = carver.take<std::int32_t>(size(rows_) * bands_.size());
     scratch.slots = carver.take<std::int32_t>(size(row_span(rows_)));
+    scratch.sources = carver.take<std::int64_t>(size(input_rows(rows_)));
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -428,11 +430,12 @@ class DirectChannelsPlan final : public Plan {
                 const Scratch& scratch) const {
     const Layout l = layout(at.rows, at.columns);
     const std::int64_t in_channels = problem().groups[at.group].in_channels;
+    const std::int32_t slots = list_slots(at, scratch);
+    list_units(at, l, scratch);
     std::int64_t pass = 0;
     do {
       const std::int64_t end = std::min(pass + pass_blocks_ * kChannelBlock, in_channels);
-      copy_input(arrays, at, l, pass, end, scratch);
-      if (pass == 0) list_units(at, l, scratch);
+      copy_input(arrays, at, l, pass, end, slots, scratch);
       const T* copy = scratch.copy;
       for (std::size_t g = at.group; g < at.group_end; ++g, copy += group_blocks_ * l.block_pitch) {
         for (std::int64_t panel = at.panel; panel < at.panel_end; ++panel) {
@@ -487,13 +490,11 @@ class DirectChannelsPlan final : public Plan {
     }
   }
 
-  // Copies channels [begin, end) of each group in the input rows that the block reads, each once,
-  // and notes their slots.
+  // Copies channels [begin, end) of each group in the input rows that the block reads.
   void copy_input(const ConvArrays& arrays, const Place& at, const Layout& l, std::int64_t begin,
-                  std::int64_t end, const Scratch& scratch) const {
+                  std::int64_t end, std::int32_t slots, const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const Group& group = p.groups[at.group];
-    const Axis& height = axes_[1];
     const Axis& width = axes_[2];
     const Strides& strides = arrays.x_strides;
     const T* const image = static_cast<const T*>(arrays.x) + at.image * strides.batch +
@@ -508,7 +509,8 @@ class DirectChannelsPlan final : public Plan {
     args.phase_pitch = l.phase_pitch;
     args.pitch = pitch_;
     args.block_pitch = l.block_pitch;
-    args.channels = (end - begin) * static_cast<std::int64_t>(at.group_end - at.group);
+    const std::int64_t channels =
+        (end - begin) * static_cast<std::int64_t>(at.group_end - at.group);
     args.step = column_step_;
     const std::int64_t skipped = copy_begin(at);
     args.start = at.column * width.stride - width.pad_before + skipped;
@@ -525,26 +527,41 @@ class DirectChannelsPlan final : public Plan {
     args.first = inside(0);
     args.last = std::max(args.first, inside(width.in));
 
-    const std::int64_t span = row_span(at.rows);
-    std::fill_n(scratch.slots, span, -1);
-    std::int32_t slot = 0;
+    // Planes are read a few at a time, through all of their rows: no prefetcher follows more.
+    const std::int64_t together = strides.channel == 1 ? channels : kChannelBlock;
+    for (std::int64_t c = 0; c < channels; c += together) {
+      args.channels = std::min(together, channels - c);
+      for (std::int32_t slot = 0; slot < slots; ++slot) {
+        const T* const row = image + c * strides.channel + scratch.sources[slot] * strides.axis[1];
+        T* const to = scratch.copy + c / kChannelBlock * l.block_pitch + slot * l.row_pitch;
+        for (std::int64_t d = 0; d < axes_[0].kernel; ++d) {
+          const std::int64_t depth = input_depth(at, d);
+          if (depth < 0) continue;
+          args.from = row + depth * strides.axis[0];
+          args.to = to + d * l.depth_pitch;
+          table_.pixel_row(args);
+        }
+      }
+    }
+  }
+
+  // Lists the input rows that the block reads, one per slot of the copy, and says how many.
+  std::int32_t list_slots(const Place& at, const Scratch& scratch) const {
+    const Axis& height = axes_[1];
+    std::fill_n(scratch.slots, row_span(at.rows), -1);
+    std::int32_t count = 0;
     for (std::int64_t r = 0; r < at.rows; ++r) {
       for (std::int64_t tap = 0; tap < height.kernel; ++tap) {
         const std::int64_t relative = r * height.stride + tap * height.dilation;
         if (scratch.slots[relative] >= 0) continue;
         const std::int64_t row = padded_index(at.row * height.stride - height.pad_before + relative,
-                                              height.in, p.padding_mode);
+                                              height.in, problem().padding_mode);
         if (row < 0) continue;
-        for (std::int64_t d = 0; d < axes_[0].kernel; ++d) {
-          const std::int64_t depth = input_depth(at, d);
-          if (depth < 0) continue;
-          args.from = image + depth * strides.axis[0] + row * strides.axis[1];
-          args.to = scratch.copy + d * l.depth_pitch + slot * l.row_pitch;
-          table_.pixel_row(args);
-        }
-        scratch.slots[relative] = slot++;
+        scratch.sources[count] = row;
+        scratch.slots[relative] = count++;
       }
     }
+    return count;
   }
 
   std::int64_t input_depth(const Place& at, std::int64_t tap) const {
