@@ -35,6 +35,9 @@ def test_auto_takes_pixels_as_lanes_where_rows_are_long() -> None:
     assert layer.plan((1, 32, 112, 112)).algorithm == "depthwise"
     assert layer.plan((1, 32, 8, 8)).algorithm == "depthwise"
     assert layer.plan((1, 32, 7, 7)).algorithm == "grouped"
+    dilated = pyconv.Conv2d(32, 32, 3, padding=2, dilation=2, groups=32)
+    assert dilated.plan((1, 32, 33, 33)).algorithm == "depthwise"
+    assert dilated.plan((1, 32, 17, 17)).algorithm == "grouped"
     wide = pyconv.Conv2d(32, 32, 4, groups=32)
     assert wide.plan((1, 32, 115, 115)).algorithm == "depthwise"
     assert wide.plan((1, 32, 23, 23)).algorithm == "grouped"
@@ -218,6 +221,28 @@ def test_dilation(data_format: str, dilation: tuple[int, int], stride: Any) -> N
         18, 25, 37, dilation=dilation, stride=stride, padding=dilation, data_format=data_format
     )
     check(problem)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("dilation", [(2, 2), (1, 3), (4, 1), (3, 19)], ids=str)
+@pytest.mark.parametrize("width", [3, 8, 15, 17, 32, 33, 70])
+def test_dilated_planes(dtype: Any, kernel: int, dilation: tuple[int, int], width: int) -> None:
+    # One row at a time at least: each dilation of rows is a plane of its own.
+    for height in (1, 2, 5, 31):
+        problem = image(
+            3,
+            height,
+            width,
+            multiplier=1 + height % 2,
+            kernel=(kernel, kernel),
+            dtype=dtype,
+            dilation=dilation,
+            padding=[(kernel - 1) * d for d in dilation],
+            activation="gelu" if width == 17 else "relu",
+            residual=True,
+        )
+        check(problem)
+        check(problem, num_threads=3)
 
 
 @pytest.mark.parametrize("mode", PADDING_MODES)

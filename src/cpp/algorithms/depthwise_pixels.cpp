@@ -214,16 +214,18 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const auto& [depth, height, width] = problem().axes;
     const bool square = height.kernel == width.kernel && height.stride == width.stride;
     const bool undilated = height.dilation == 1 && width.dilation == 1;
-    if (!square || !undilated || problem().padding_mode != PaddingMode::zeros) return nullptr;
+    if (!square || problem().padding_mode != PaddingMode::zeros) return nullptr;
     // It looks for padding under the first and the last row of outputs of a tile alone.
     const std::int64_t last = (height.out - 1) * height.stride - height.pad_before;
-    if (height.pad_before > height.kernel || last > height.in) return nullptr;
+    if (ceil_div(height.pad_before, height.dilation) > height.kernel || last > height.in) {
+      return nullptr;
+    }
     DepthwisePlaneShape shape;
     if (width.kernel == 3 && width.stride == 1) {
-      shape = DepthwisePlaneShape::k3;
+      shape = width.dilation == 1 ? DepthwisePlaneShape::k3 : DepthwisePlaneShape::k3d;
     } else if (width.kernel == 5 && width.stride == 1) {
-      shape = DepthwisePlaneShape::k5;
-    } else if (width.kernel == 3 && width.stride == 2) {
+      shape = width.dilation == 1 ? DepthwisePlaneShape::k5 : DepthwisePlaneShape::k5d;
+    } else if (width.kernel == 3 && width.stride == 2 && undilated) {
       shape = DepthwisePlaneShape::k3s2;
     } else {
       return nullptr;
@@ -380,13 +382,11 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const ConvProblem& p = problem();
     const auto& [depth, height, width] = p.axes;
     DepthwisePlaneArgs<T> args{};
-    args.x_row = arrays.x_strides.axis[1];
-    args.in_rows = height.in;
+    const std::int64_t rows = task.row_end - task.row_begin;
+    args.x_row = height.dilation * arrays.x_strides.axis[1];
     args.in_columns = width.in;
-    args.pad_row = height.pad_before;
     args.pad_column = width.pad_before;
-    args.row = task.row_begin;
-    args.rows = task.row_end - task.row_begin;
+    args.tap_step = width.dilation;
     args.column = task.column;
     args.columns = task.columns;
     const auto offset = [&](const Strides& strides, std::int64_t channel) {
@@ -397,10 +397,12 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const T* const bias = static_cast<const T*>(arrays.bias);
     const T* const all_residual = static_cast<const T*>(arrays.residual);
     const std::int64_t plane_bytes =
-        args.rows * height.stride * args.columns * width.stride * std::int64_t(sizeof(T));
-    // Channels at a time: without end where outputs are finished at once, else while they are near.
-    const std::int64_t most = clamp ? task.group_end - task.group_begin
-                                    : std::max<std::int64_t>(1, kStageBytes / 2 / plane_bytes);
+        rows * height.stride * args.columns * width.stride * std::int64_t(sizeof(T));
+    const std::int64_t phases = std::min(height.dilation, rows);
+    // Channels at a time: without end where each is finished at once, else while they are near.
+    const std::int64_t most = clamp && phases == 1
+                                  ? task.group_end - task.group_begin
+                                  : std::max<std::int64_t>(1, kStageBytes / 2 / plane_bytes);
     args.x_channel = arrays.x_strides.channel;
     args.weights_channel = p.taps();
     args.out_channel = arrays.out_strides.channel;
@@ -433,25 +435,41 @@ class DepthwisePixelsPlan final : public RowsPlan {
           task.planes[args.plane_count++] = {x + d * arrays.x_strides.axis[0],
                                              weights + td * height.kernel * width.kernel};
         }
+        std::int64_t moved = 0;  // rows
         T* const out = static_cast<T*>(arrays.out) + offset(arrays.out_strides, channel);
         const T* const residual =
             all_residual ? all_residual + offset(arrays.residual_strides, channel) : nullptr;
         args.end = no_epilogue<T>();
-        args.end.out = out;
-        args.end.out_row = arrays.out_strides.axis[1];
+        args.end.out_row = height.dilation * arrays.out_strides.axis[1];
         if (clamp) {
           args.end.low = static_cast<T>(clamp->low);
           args.end.high = static_cast<T>(clamp->high);
           args.biases = bias ? bias + channel : nullptr;
-          args.end.residual = residual;
-          args.end.residual_row = arrays.residual_strides.axis[1];
+          args.end.residual_row = height.dilation * arrays.residual_strides.axis[1];
         }
-        plane_kernel_(args);
+        // Rows a dilation apart, of input and output, are a plane of their own.
+        for (std::int64_t phase = 0; phase < phases; ++phase) {
+          const std::int64_t row = task.row_begin + phase;
+          const std::int64_t top = row * height.stride - height.pad_before;
+          const std::int64_t input = (top % height.dilation + height.dilation) % height.dilation;
+          for (std::int64_t n = 0; n < args.plane_count; ++n) {
+            task.planes[n].x += (input - moved) * arrays.x_strides.axis[1];
+          }
+          moved = input;
+          args.in_rows = ceil_div(height.in - input, height.dilation);
+          args.pad_row = (input - top) / height.dilation;
+          args.rows = ceil_div(rows - phase, height.dilation);
+          args.end.out = out + phase * arrays.out_strides.axis[1];
+          if (clamp && residual) {
+            args.end.residual = residual + phase * arrays.residual_strides.axis[1];
+          }
+          plane_kernel_(args);
+        }
         if (clamp) continue;
         EpilogueArgs<T> epilogue{};
-        epilogue.rows = args.rows;
+        epilogue.rows = rows;
         epilogue.columns = args.columns;
-        epilogue.acc_row = epilogue.out_row = args.end.out_row;
+        epilogue.acc_row = epilogue.out_row = arrays.out_strides.axis[1];
         epilogue.out_column = 1;
         epilogue.residual_row = arrays.residual_strides.axis[1];
         epilogue.residual_column = 1;

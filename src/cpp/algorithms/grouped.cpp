@@ -650,10 +650,14 @@ bool pixels_pay(const ConvProblem& p) {
   const Axis& width = p.axes[2];
   const bool square = height.kernel == width.kernel && height.stride == width.stride;
   const bool undilated = height.dilation == 1 && width.dilation == 1;
-  const bool plane = square && undilated && p.padding_mode == PaddingMode::zeros;
-  if (plane && width.kernel == 3 && width.stride <= 2) return width.out >= 6;
+  const bool plane =
+      square && (undilated || width.stride == 1) && p.padding_mode == PaddingMode::zeros;
   if (width.out < 1) return false;
   const auto whole = static_cast<double>(ceil_div(width.out, 16) * 16);
+  if (plane && width.kernel == 3 && width.stride <= 2) {
+    return width.out >= 6 &&
+           (undilated || whole < 1.85 * static_cast<double>(width.out) || width.out <= 8);
+  }
   if (plane && width.stride == 2 && (width.kernel == 4 || width.kernel == 5)) {
     const double most = width.kernel == 4 ? 1.2 : 1.05;
     return width.out >= 24 && whole <= most * static_cast<double>(width.out);

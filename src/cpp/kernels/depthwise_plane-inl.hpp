@@ -18,12 +18,23 @@ constexpr int plane_rows(int size, int stride, int vectors) {
 
 // How the taps of a row lie under a vector of outputs.
 enum class PlaneTaps {
-  unit,  // at stride 1: side by side
-  even,  // at stride 2, of three: even, odd, and even one lane on
-  odd,   // at stride 2 from an odd padding on: odd one lane back, even, and odd
+  unit,   // at stride 1: side by side
+  apart,  // at stride 1, dilated
+  even,   // at stride 2, of three: even, odd, and even one lane on
+  odd,    // at stride 2 from an odd padding on: odd one lane back, even, and odd
 };
 
-constexpr int stride_of(PlaneTaps taps) { return taps == PlaneTaps::unit ? 1 : 2; }
+constexpr int stride_of(PlaneTaps taps) {
+  return taps == PlaneTaps::even || taps == PlaneTaps::odd ? 2 : 1;
+}
+
+// Loads per row under a vector of outputs.
+constexpr int plane_loads(int size, PlaneTaps taps) { return stride_of(taps) == 1 ? size : 2; }
+
+template <PlaneTaps kTaps, class T>
+[[gnu::always_inline]] static inline std::int64_t tap_step(const DepthwisePlaneArgs<T>& args) {
+  return kTaps == PlaneTaps::apart ? args.tap_step : 1;
+}
 
 // Which loads and stores of a tile have masks: those of a vector at one side of the plane have few.
 enum class PlaneEdge {
@@ -123,7 +134,8 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
             if constexpr (kStride == 2) {
               pixel = strided[v][w];
             } else {
-              pixel = plane_load<V, kSize, kEdge>(from[v] + w, vectors[v], v, w);
+              pixel = plane_load<V, kSize, kEdge>(from[v] + w * tap_step<kTaps>(args), vectors[v],
+                                                  v, w);
             }
             asm("" : "+v"(pixel.v));  // or GCC would load it again for every use
 #pragma GCC unroll 14
@@ -238,7 +250,7 @@ template <class V, PlaneTaps kTaps, class T>
 static inline std::int64_t plane_load_at(const DepthwisePlaneArgs<T>& args, std::int64_t column,
                                          int i) {
   return column * stride_of(kTaps) - args.pad_column + (kTaps == PlaneTaps::odd ? 1 : 0) +
-         i * (kTaps == PlaneTaps::unit ? 1 : V::lanes);
+         i * (stride_of(kTaps) == 1 ? tap_step<kTaps>(args) : V::lanes);
 }
 
 // The vector at a column, with what masks it needs.
@@ -254,8 +266,9 @@ static inline PlaneVector<V> plane_vector(const DepthwisePlaneArgs<T>& args, std
   };
   PlaneVector<V> vector;
   vector.column = column;
+  constexpr int kLoads = plane_loads(kSize, kTaps);
 #pragma GCC unroll 8
-  for (int i = 0; i < (kTaps == PlaneTaps::unit ? kSize : 2); ++i) {
+  for (int i = 0; i < kLoads; ++i) {
     const std::int64_t at = plane_load_at<V, kTaps>(args, column, i);
     vector.load[i] = range(-at, args.in_columns - at);
   }
@@ -294,7 +307,7 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   static constexpr PlaneTileTable<V, T, kSize, kTaps, 1> kSingle;
   static constexpr PlaneTileTable<V, T, kSize, kTaps, 2> kPairs;
   constexpr int kStride = stride_of(kTaps);
-  constexpr int kLoads = kTaps == PlaneTaps::unit ? kSize : 2;
+  constexpr int kLoads = plane_loads(kSize, kTaps);
   const std::int64_t columns_end = args.column + args.columns;
   const auto is_whole = [&](std::int64_t column, int i) {
     const std::int64_t at = plane_load_at<V, kTaps>(args, column, i);
@@ -305,8 +318,8 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   };
   const auto inside = [&](std::int64_t column) {
     const std::int64_t left = column * kStride - args.pad_column;
-    return left >= 0 && left + (V::lanes - 1) * kStride + kSize <= args.in_columns &&
-           column + V::lanes <= columns_end;
+    const std::int64_t reach = (V::lanes - 1) * kStride + (kSize - 1) * tap_step<kTaps>(args) + 1;
+    return left >= 0 && left + reach <= args.in_columns && column + V::lanes <= columns_end;
   };
 
   const std::int64_t vectors = (args.columns + V::lanes - 1) / V::lanes;
@@ -400,8 +413,12 @@ void depthwise_plane(const DepthwisePlaneArgs<T>& args) {
 template <class T>
 constexpr void fill_depthwise_planes(KernelTable<T>& table) {
   table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k3)] = depthwise_plane<T, 3, 1>;
+  table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k3d)] =
+      plane_of<3, PlaneTaps::apart, T>;
   if constexpr (plane_rows(5, 1, 2) > 0) {
     table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k5)] = depthwise_plane<T, 5, 1>;
+    table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k5d)] =
+        plane_of<5, PlaneTaps::apart, T>;
   }
   if constexpr (plane_rows(3, 2, 2) > 0) {
     table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k3s2)] = depthwise_plane<T, 3, 2>;

@@ -361,9 +361,10 @@ struct DepthwiseArgs {
   DepthwiseEnd<T> end;
 };
 
-// Planes that are read where they are, undilated, by square kernels of these sizes and strides.
-enum class DepthwisePlaneShape : std::uint8_t { k3, k5, k3s2 };
-inline constexpr int kDepthwisePlaneShapes = 3;
+// Planes that are read where they are by square kernels of these sizes and strides, or with the
+// taps of a row apart (d). Each dilation of rows has a plane of its own.
+enum class DepthwisePlaneShape : std::uint8_t { k3, k5, k3s2, k3d, k5d };
+inline constexpr int kDepthwisePlaneShapes = 5;
 
 // A depth tap that meets the input: its plane and its weights, of the first channel.
 template <class T>
@@ -375,8 +376,8 @@ struct DepthwisePlane {
 // `rows` x `columns` outputs of each of some channels, which are x_channel, weights_channel and so
 // on apart, from (row, column) on; each output is one chain over the planes and the taps of the
 // kernel in row-major order:
-//     sum(r, j) = fma(plane.weights[h][w], plane.x[r * stride + h - pad_row][j * stride + w -
-//     pad_column], sum(r, j))
+//     sum(r, j) = fma(plane.weights[h][w], plane.x[r * stride + h - pad_row][j * stride +
+//     w * tap_step - pad_column], sum(r, j))
 // for output positions r and j of the whole plane, without the taps outside its in_rows and with +0
 // outside its in_columns. `end.out` and `end.residual` are those of the first output, end.rows does
 // not count; `biases` has one per channel in place of end.bias, unless it is null. Asks for the
@@ -390,6 +391,7 @@ struct DepthwisePlaneArgs {
   std::int64_t in_columns;
   std::int64_t pad_row;
   std::int64_t pad_column;
+  std::int64_t tap_step;  // 1 but for k3d and k5d
   std::int64_t row;
   std::int64_t rows;
   std::int64_t column;
