@@ -36,9 +36,6 @@ constexpr std::int64_t kMostCopyBytes = 2 << 20;
 // Of the input pixels that are read in place by one vector of channels after the other.
 constexpr std::int64_t kInPlaceBytes = 384 << 10;
 
-// Pixels so far from each other stand in one or two sets of the L1 cache.
-constexpr std::int64_t kCrowdedBytes = 2048;
-
 // Of the pixel of zeros that stands for padding.
 constexpr std::int64_t kMostZeroBytes = 64 << 10;
 
@@ -384,7 +381,7 @@ class GroupedPlan final : public Plan {
     if (vectors_[block.vectors_end - 1].spread != GroupedSpread::same) return true;
     const auto pitch = static_cast<std::uintptr_t>(arrays.x_strides.axis[2]) * sizeof(T);
     const auto at = reinterpret_cast<std::uintptr_t>(arrays.x);
-    const bool crowded = pitch % kCrowdedBytes == 0;
+    const bool crowded = pitch % kCrowdingBytes == 0;
     const bool aligned = (at | pitch) % kAlignment == 0;
     return !crowded && (aligned || problem().axes[2].kernel <= 7);
   }

@@ -25,6 +25,10 @@ inline constexpr int kSpatialAxes = 3;
 // short enough that a kernel may stop after any block without losing its place in the chain.
 inline constexpr std::int64_t kChannelBlock = 16;
 
+// Elements so far apart, or a multiple of it, stand in one or two sets of the L1 cache, where more
+// than a few of them throw each other out.
+inline constexpr std::int64_t kCrowdingBytes = 2048;
+
 enum class DataType : std::uint8_t { float32, float64 };
 
 enum class PaddingMode : std::uint8_t { zeros, reflect, replicate, circular };

@@ -155,9 +155,9 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
   const V bias = V::broadcast(end.bias);
   const V low = V::broadcast(end.low);
   const V high = V::broadcast(end.high);
-  T* out = end.out + (row - args.row) * end.out_row;
+  T* out = end.out + row * end.out_row;
   const T* residual = end.residual;
-  if (residual) residual += (row - args.row) * end.residual_row;
+  if (residual) residual += row * end.residual_row;
 #pragma GCC unroll 14
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
@@ -236,7 +236,7 @@ struct PlaneTileTable {
   void run(const DepthwisePlaneArgs<T>& args, std::int64_t channel, const DepthwiseEnd<T>& end,
            const Cut& cut, const PlaneVector<V>* vectors, std::int64_t count,
            PlaneEdge edge) const {
-    std::int64_t row = args.row;
+    std::int64_t row = 0;
     for (std::int64_t part = 0; part < cut.count; ++part) {
       const std::int64_t rows = cut.rows + (part < cut.more ? 1 : 0);
       tiles[rows - 1](args, channel, end, row, vectors, count, edge);

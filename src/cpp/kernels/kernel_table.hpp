@@ -374,7 +374,7 @@ struct DepthwisePlane {
 };
 
 // `rows` x `columns` outputs of each of some channels, which are x_channel, weights_channel and so
-// on apart, from (row, column) on; each output is one chain over the planes and the taps of the
+// on apart, from (0, column) on; each output is one chain over the planes and the taps of the
 // kernel in row-major order:
 //     sum(r, j) = fma(plane.weights[h][w], plane.x[r * stride + h - pad_row][j * stride +
 //     w * tap_step - pad_column], sum(r, j))
@@ -392,7 +392,6 @@ struct DepthwisePlaneArgs {
   std::int64_t pad_row;
   std::int64_t pad_column;
   std::int64_t tap_step;  // 1 but for k3d and k5d
-  std::int64_t row;
   std::int64_t rows;
   std::int64_t column;
   std::int64_t columns;

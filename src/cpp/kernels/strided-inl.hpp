@@ -15,11 +15,9 @@ static inline Vec<T> load_every_fourth(Vec<T> rest, int begin, int end, const T*
   return V::select(V::mask_range(begin, end), V::even(low, high), rest);
 }
 
-// Whether lines so far from each other stand in one or two sets of the L1 cache, where more than a
-// few of them throw each other out.
 template <class T>
 static inline bool crowds_sets(std::int64_t stride) {
-  return stride * std::int64_t(sizeof(T)) % 2048 == 0;
+  return stride * std::int64_t(sizeof(T)) % kCrowdingBytes == 0;
 }
 
 // Columns of the first of the squares that turn rows into columns or back: where rows crowd sets,
