@@ -227,7 +227,7 @@ def test_dilation(data_format: str, dilation: tuple[int, int], stride: Any) -> N
 @pytest.mark.parametrize("dilation", [(2, 2), (1, 3), (4, 1), (3, 19)], ids=str)
 @pytest.mark.parametrize("width", [3, 8, 15, 17, 32, 33, 70])
 def test_dilated_planes(dtype: Any, kernel: int, dilation: tuple[int, int], width: int) -> None:
-    # One row at a time at least: each dilation of rows is a plane of its own.
+    # Rows a dilation apart are a plane of their own, which may have a single one.
     for height in (1, 2, 5, 31):
         problem = image(
             3,

@@ -28,9 +28,10 @@
 // r taps. Where a part has less than r taps, the point at infinity is zero and left out.
 //
 // A dilated convolution is as many undilated ones as it has phases: of d x d pixels that are
-// neighbours, each belongs to another one, whose pixels are d apart. Where pixels are contiguous,
-// phases that read the same rows change their layout together: blocks are made of units, the tiles
-// of all of them in a span of a row of tiles. Elsewhere a unit is a tile.
+// neighbours, each belongs to another one, whose pixels are d apart. Channels-first, the phases
+// that read the same rows change their layout together, unless they are more than a block has
+// tiles: blocks are made of units, the tiles of all of them in a span of a row of tiles. Elsewhere
+// a unit is a tile.
 #include <algorithm>
 #include <numeric>
 #include <optional>
@@ -543,7 +544,6 @@ class WinogradPlan final : public Plan {
       const std::int64_t most =
           std::min<std::int64_t>(winograd_segment(sides_.column.outs), most_block_tiles() / phases);
       spans_ = Split::by_limit(phases_.front().tile_columns(sides_), most);
-      unit_tiles_ = phases * spans_.largest();
     }
     for (std::size_t first = 0; first < phases_.size(); first += size_of(column_phases_)) {
       for (std::int64_t column = 0; column < column_phases_; ++column) {
@@ -556,6 +556,7 @@ class WinogradPlan final : public Plan {
     for (const WinogradPhase& phase : phases_) {
       tiles_ += phase.tile_rows(sides_) * phase.tile_columns(sides_);
     }
+    if (shares_rows_) unit_tiles_ = tiles_of(0, 1);  // later spans are no longer
   }
 
   Blocking blocking(int threads) const {
@@ -644,18 +645,28 @@ class WinogradPlan final : public Plan {
     return behind - column_phases_;
   }
 
-  // Calls visit(segment) for the tiles of a unit that all phases of a row of them share.
+  // The tiles of the first phase of a unit, as many as any of its phases has.
+  Segment first_segment(std::int64_t unit) const {
+    const WinogradPhase& phase = *phase_of(unit);
+    const std::int64_t in_phase = unit - phase.first_unit;
+    const std::int64_t span = in_phase % spans_.count();
+    return {phase, in_phase / spans_.count(), spans_.begin(span), spans_.size(span)};
+  }
+
+  // Calls visit(segment) for all phases of a unit, which share rows.
   template <class Visit>
   void for_each_in_unit(std::int64_t unit, const Visit& visit) const {
-    const auto first = phase_of(unit);
-    const std::int64_t in_phase = unit - first->first_unit;
-    const std::int64_t row = in_phase / spans_.count();
-    const std::int64_t span = in_phase % spans_.count();
-    for (auto phase = first; phase != first + column_phases_; ++phase) {
-      const std::int64_t column = spans_.begin(span);
-      const std::int64_t end = std::min(spans_.end(span), phase->tile_columns(sides_));
-      if (column < end) visit(Segment{*phase, row, column, end - column});
+    const Segment first = first_segment(unit);
+    for (const WinogradPhase* phase = &first.phase; phase != &first.phase + column_phases_;
+         ++phase) {
+      const std::int64_t tiles = std::min(first.tiles, phase->tile_columns(sides_) - first.column);
+      if (tiles > 0) visit(Segment{*phase, first.row, first.column, tiles});
     }
+  }
+
+  void list_slots(std::int64_t unit, SlotCounter& slots, const Scratch& scratch) const {
+    WinogradSlots* to = scratch.slots;
+    for_each_in_unit(unit, [&](const Segment& segment) { *to++ = slots.next(segment); });
   }
 
   // Calls visit(segment) for the tiles of the units [begin, end).
@@ -789,25 +800,20 @@ class WinogradPlan final : public Plan {
     const Axis& width = problem().axes[2];
     const std::int64_t lanes = table_.lanes;
     const std::int64_t pitch = span_pitch();
-    std::int64_t segments = 0;
-    std::int64_t rows = 0;
-    std::int64_t row = 0;
-    std::int64_t column = 0;  // of the first phase
-    std::int64_t columns = 0;
-    for_each_in_unit(unit, [&](const Segment& segment) {
-      scratch.slots[segments] = slots.next(segment);
-      if (segments++ > 0) return;
-      const auto first_in = [](const WinogradPart& part, const Axis& axis, std::int64_t out) {
-        return part.first_in + (out - part.axis.pad) * step_of(axis);
-      };
-      const WinogradPart& part = segment.phase.rows[slice.row_part];
-      const std::int64_t out = segment.row * sides_.row.outs;
-      row = first_in(part, height, out);
-      rows = std::min<std::int64_t>(sides_.row.points, part.axis.end + part.axis.pad - out);
-      column = first_in(segment.phase.columns[slice.column_part], width,
-                        segment.column * sides_.column.outs);
-      columns = (segment.tiles * sides_.column.outs + sides_.column.taps - 1) * width.dilation;
-    });
+    list_slots(unit, slots, scratch);
+    const Segment head = first_segment(unit);
+    const auto first_in = [](const WinogradPart& part, const Axis& axis, std::int64_t out) {
+      return part.first_in + (out - part.axis.pad) * step_of(axis);
+    };
+    const WinogradPart& part = head.phase.rows[slice.row_part];
+    const std::int64_t out = head.row * sides_.row.outs;
+    const std::int64_t row = first_in(part, height, out);
+    const std::int64_t rows =
+        std::min<std::int64_t>(sides_.row.points, part.axis.end + part.axis.pad - out);
+    const std::int64_t column =
+        first_in(head.phase.columns[slice.column_part], width, head.column * sides_.column.outs);
+    const std::int64_t columns =
+        (head.tiles * sides_.column.outs + sides_.column.taps - 1) * width.dilation;
     const std::int64_t first = std::clamp<std::int64_t>(-column, 0, columns);
     const std::int64_t last = std::clamp<std::int64_t>(width.in - column, first, columns);
 
@@ -1007,19 +1013,14 @@ class WinogradPlan final : public Plan {
     args.out_strides.channel = 1;
     args.out_strides.axis[1] = span_pitch();
     args.out_strides.axis[2] = width.dilation * lanes;
+    list_slots(unit, slots, scratch);
+    const Segment head = first_segment(unit);
+    const std::int64_t row = head.phase.out_row + head.row * sides_.row.outs * height.dilation;
+    const std::int64_t column = head.column * sides_.column.outs * width.dilation;
+    args.rows =
+        std::min<std::int64_t>(sides_.row.outs, head.phase.height() - head.row * sides_.row.outs);
     EpilogueArgs<T> end{};  // rows are pixels, columns channels
-    std::int64_t segments = 0;
-    std::int64_t row = 0;  // of the first output
-    std::int64_t column = 0;
-    for_each_in_unit(unit, [&](const Segment& segment) {
-      scratch.slots[segments] = slots.next(segment);
-      if (segments++ > 0) return;
-      row = segment.phase.out_row + segment.row * sides_.row.outs * height.dilation;
-      column = segment.column * sides_.column.outs * width.dilation;
-      end.rows = std::min(width.out - column, segment.tiles * sides_.column.outs * width.dilation);
-      args.rows = std::min<std::int64_t>(sides_.row.outs,
-                                         segment.phase.height() - segment.row * sides_.row.outs);
-    });
+    end.rows = std::min(width.out - column, head.tiles * sides_.column.outs * width.dilation);
     end.acc_row = lanes;
     end.bias_column = 1;
     end.residual_row = arrays.residual_strides.axis[2];

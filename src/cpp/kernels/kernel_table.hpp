@@ -362,7 +362,7 @@ struct DepthwiseArgs {
 };
 
 // Planes that are read where they are by square kernels of these sizes and strides, or with the
-// taps of a row apart (d). Each dilation of rows has a plane of its own.
+// taps of a row apart (d). Rows a dilation apart are a plane of their own.
 enum class DepthwisePlaneShape : std::uint8_t { k3, k5, k3s2, k3d, k5d };
 inline constexpr int kDepthwisePlaneShapes = 5;
 
@@ -378,10 +378,11 @@ struct DepthwisePlane {
 // kernel in row-major order:
 //     sum(r, j) = fma(plane.weights[h][w], plane.x[r * stride + h - pad_row][j * stride +
 //     w * tap_step - pad_column], sum(r, j))
-// for output positions r and j of the whole plane, without the taps outside its in_rows and with +0
-// outside its in_columns. `end.out` and `end.residual` are those of the first output, end.rows does
-// not count; `biases` has one per channel in place of end.bias, unless it is null. Asks for the
-// cache lines `ahead` elements after those that it reads, unless that is 0.
+// for r from 0 and columns j of the whole plane, without the taps outside its in_rows and with +0
+// outside its in_columns; pad_row is negative where the first output meets a later row. `end.out`
+// and `end.residual` are those of the first output, end.rows does not count; `biases` has one per
+// channel in place of end.bias, unless it is null. Asks for the cache lines `ahead` elements after
+// those that it reads, unless that is 0.
 template <class T>
 struct DepthwisePlaneArgs {
   const DepthwisePlane<T>* planes;
