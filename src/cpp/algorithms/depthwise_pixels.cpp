@@ -378,11 +378,30 @@ class DepthwisePixelsPlan final : public RowsPlan {
            (!arrays.residual || arrays.residual_strides.axis[2] == 1);
   }
 
-  void run_planes(const ConvArrays& arrays, const Task& task) const {
+  // Lists the depth taps that meet the input, of an image from `x` on, and says how many.
+  std::int64_t list_planes(const ConvArrays& arrays, const Task& task, const T* x,
+                           const T* weights) const {
     const ConvProblem& p = problem();
     const auto& [depth, height, width] = p.axes;
+    std::int64_t count = 0;
+    for (std::int64_t td = 0; td < depth.kernel; ++td) {
+      const std::int64_t d =
+          padded_index(task.depth * depth.stride + td * depth.dilation - depth.pad_before, depth.in,
+                       p.padding_mode);
+      if (d < 0) continue;
+      task.planes[count++] = {x + d * arrays.x_strides.axis[0],
+                              weights + td * height.kernel * width.kernel};
+    }
+    return count;
+  }
+
+  void run_planes(const ConvArrays& arrays, const Task& task) const {
+    const ConvProblem& p = problem();
+    const Axis& height = p.axes[1];
+    const Axis& width = p.axes[2];
     DepthwisePlaneArgs<T> args{};
     const std::int64_t rows = task.row_end - task.row_begin;
+    args.planes = task.planes;
     args.x_row = height.dilation * arrays.x_strides.axis[1];
     args.in_columns = width.in;
     args.pad_column = width.pad_before;
@@ -425,17 +444,6 @@ class DepthwisePixelsPlan final : public RowsPlan {
       for (std::int64_t i = 0; i < group.out_channels; ++i) {
         const std::int64_t channel = group.out_begin + i;
         const T* const weights = static_cast<const T*>(arrays.packed_weights) + channel * p.taps();
-        args.planes = task.planes;
-        args.plane_count = 0;
-        for (std::int64_t td = 0; td < depth.kernel; ++td) {
-          const std::int64_t d =
-              padded_index(task.depth * depth.stride + td * depth.dilation - depth.pad_before,
-                           depth.in, p.padding_mode);
-          if (d < 0) continue;
-          task.planes[args.plane_count++] = {x + d * arrays.x_strides.axis[0],
-                                             weights + td * height.kernel * width.kernel};
-        }
-        std::int64_t moved = 0;  // rows
         T* const out = static_cast<T*>(arrays.out) + offset(arrays.out_strides, channel);
         const T* const residual =
             all_residual ? all_residual + offset(arrays.residual_strides, channel) : nullptr;
@@ -452,10 +460,8 @@ class DepthwisePixelsPlan final : public RowsPlan {
           const std::int64_t row = task.row_begin + phase;
           const std::int64_t top = row * height.stride - height.pad_before;
           const std::int64_t input = (top % height.dilation + height.dilation) % height.dilation;
-          for (std::int64_t n = 0; n < args.plane_count; ++n) {
-            task.planes[n].x += (input - moved) * arrays.x_strides.axis[1];
-          }
-          moved = input;
+          args.plane_count =
+              list_planes(arrays, task, x + input * arrays.x_strides.axis[1], weights);
           args.in_rows = ceil_div(height.in - input, height.dilation);
           args.pad_row = (input - top) / height.dilation;
           args.rows = ceil_div(rows - phase, height.dilation);

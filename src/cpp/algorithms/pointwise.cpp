@@ -49,7 +49,7 @@ class PointwisePlan final : public RowsPlan {
     const std::int64_t vector_bytes = channels_ * table_.lanes * std::int64_t(sizeof(T));
     const std::int64_t plane_bytes = p.out_pixels() * std::int64_t(sizeof(T));
     const bool far =
-        plane_bytes % kCrowdingBytes == 0 || p.out_channels * plane_bytes > kLargeOutputBytes;
+        plane_bytes % kCrowdingBytes == 0 || p.out_channels > kLargeOutputBytes / plane_bytes;
     columns_first_ =
         !far && vector_bytes * table_.direct_vectors[table_.tile_rows - 1] <= kTileBytes;
     waits_for_memory_ =

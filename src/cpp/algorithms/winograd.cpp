@@ -553,9 +553,8 @@ class WinogradPlan final : public Plan {
       units_ +=
           phase.tile_rows(sides_) * (shares_rows_ ? spans_.count() : phase.tile_columns(sides_));
     }
-    for (const WinogradPhase& phase : phases_) {
-      tiles_ += phase.tile_rows(sides_) * phase.tile_columns(sides_);
-    }
+    tiles_ =
+        count_tiles(problem().axes[1], sides_.row).count * count_tiles(width, sides_.column).count;
     if (shares_rows_) unit_tiles_ = tiles_of(0, 1);  // later spans are no longer
   }
 
