@@ -106,6 +106,32 @@ def test_short_rows_that_a_stride_takes(
         np.testing.assert_array_equal(out, expected)
 
 
+# Deeper than a panel, or more output channels than a task takes.
+@pytest.mark.parametrize(
+    ("channels", "out_channels", "sizes"),
+    [(600, 37, (17, 23)), (40, 1100, (20, 20)), (300, 1030, (20, 20)), (257, 21, (50, 41))],
+)
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("out_layout", ["stepped", None])
+def test_lanes_of_many_pixels(
+    dtype: Any,
+    channels: int,
+    out_channels: int,
+    sizes: tuple[int, int],
+    activation: str,
+    out_layout: str | None,
+) -> None:
+    shapes = (2, channels, *sizes), (out_channels, channels, 1, 1)
+    problem = make(*shapes, dtype, residual=True, activation=activation)
+    expected = problem.run("reference")
+    for threads in (1, 3):
+        out = np.zeros_like(expected)
+        if out_layout is not None:
+            out = relayout(out, out_layout)
+        problem.run("pointwise", out=out, num_threads=threads)
+        np.testing.assert_array_equal(out, expected)
+
+
 @pytest.mark.parametrize("layout", ["stepped", "reversed", "moved", "fortran"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_views_of_channels_last_pixels(dtype: Any, layout: str, stride: int) -> None:
@@ -149,7 +175,7 @@ def test_very_many_channels_take_little_memory(dtype: Any, data_format: str, cha
     )
     shape = (1, channels, 8, 8) if data_format == "channels_first" else (1, 8, 8, channels)
     plan = layer.plan(shape)
-    assert plan.workspace_bytes < plan.threads * 2**22
+    assert plan.workspace_bytes <= plan.threads * 2**22
 
 
 @pytest.mark.parametrize(

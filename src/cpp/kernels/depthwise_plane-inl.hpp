@@ -10,8 +10,8 @@ namespace pyconv::PYCONV_ISA {
 // needs fit the registers. Two vectors keep twice as many chains going, which is worth 1.4 times; 7
 // and 14 divide the heights of most networks.
 constexpr int plane_rows(int size, int stride, int vectors) {
-  const int fitting =
-      (PYCONV_VECTOR_REGISTERS - size * size - (stride == 2 ? 4 : 1)) / vectors - (stride == 2);
+  const int fitting = (PYCONV_VECTOR_REGISTERS - size * size - (stride == 2 ? 4 : 1)) / vectors -
+                      (stride == 2 && vectors == 2 ? 1 : 0);
   const int most = 14 / vectors;
   return fitting < most ? fitting : most;
 }
@@ -28,8 +28,12 @@ constexpr int stride_of(PlaneTaps taps) {
   return taps == PlaneTaps::even || taps == PlaneTaps::odd ? 2 : 1;
 }
 
-// Loads per row under a vector of outputs.
-constexpr int plane_loads(int size, PlaneTaps taps) { return stride_of(taps) == 1 ? size : 2; }
+// Loads per row under a vector of outputs. In an order of its own no lane has its neighbour next to
+// it: the third tap at stride 2 takes loads of its own there.
+template <class V>
+constexpr int plane_loads(int size, PlaneTaps taps) {
+  return stride_of(taps) == 1 ? size : V::mixes_pairs ? 4 : 2;
+}
 
 template <PlaneTaps kTaps, class T>
 [[gnu::always_inline]] static inline std::int64_t tap_step(const DepthwisePlaneArgs<T>& args) {
@@ -67,17 +71,28 @@ template <class V, PlaneTaps kTaps, PlaneEdge kEdge, class T>
 [[gnu::always_inline]] static inline void plane_pixels(const T* from, const PlaneVector<V>& vector,
                                                        int v, V (&pixel)[3]) {
   constexpr int kFirst = kTaps == PlaneTaps::odd ? 1 : 0;
-  V low = plane_load<V, 2, kEdge>(from + kFirst, vector, v, 0);
-  V high = plane_load<V, 2, kEdge>(from + kFirst + V::lanes, vector, v, 1);
+  constexpr int kLoads = plane_loads<V>(3, kTaps);
+  V low = plane_load<V, kLoads, kEdge>(from + kFirst, vector, v, 0);
+  V high = plane_load<V, kLoads, kEdge>(from + kFirst + V::lanes, vector, v, 1);
   asm("" : "+v"(low.v), "+v"(high.v));  // or GCC would load both twice
-  pixel[kFirst] = V::even(low, high);
-  pixel[kFirst + 1] = V::odd(low, high);
-  const bool inside = kEdge == PlaneEdge::none || vector.beside == 1;
-  if constexpr (kTaps == PlaneTaps::odd) {
-    pixel[0] = V::previous_lane(pixel[2], inside ? V::broadcast(from[0]) : V::zero());
+  if constexpr (V::mixes_pairs) {
+    constexpr int kThird = kTaps == PlaneTaps::odd ? 0 : 2;
+    pixel[kFirst] = V::mixed_even(low, high);
+    pixel[kFirst + 1] = V::mixed_odd(low, high);
+    pixel[kThird] =
+        V::mixed_even(plane_load<V, kLoads, kEdge>(from + kThird, vector, v, 2),
+                      plane_load<V, kLoads, kEdge>(from + kThird + V::lanes, vector, v, 3));
+    return;
   } else {
-    const V next = inside ? V::broadcast(from[2 * V::lanes]) : V::zero();
-    pixel[2] = V::next_lane(pixel[0], next);
+    pixel[kFirst] = V::even(low, high);
+    pixel[kFirst + 1] = V::odd(low, high);
+    const bool inside = kEdge == PlaneEdge::none || vector.beside == 1;
+    if constexpr (kTaps == PlaneTaps::odd) {
+      pixel[0] = V::previous_lane(pixel[2], inside ? V::broadcast(from[0]) : V::zero());
+    } else {
+      const V next = inside ? V::broadcast(from[2 * V::lanes]) : V::zero();
+      pixel[2] = V::next_lane(pixel[0], next);
+    }
   }
 }
 
@@ -162,7 +177,9 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
-      V result = sum[r][v] + bias;
+      V result = sum[r][v];
+      if constexpr (kStride == 2 && V::mixes_pairs) result = V::in_order(result);
+      result = result + bias;
       const std::int64_t column = vectors[v].column - args.column;
       if (residual) {
         const T* from = residual + column;
@@ -249,8 +266,10 @@ struct PlaneTileTable {
 template <class V, PlaneTaps kTaps, class T>
 static inline std::int64_t plane_load_at(const DepthwisePlaneArgs<T>& args, std::int64_t column,
                                          int i) {
-  return column * stride_of(kTaps) - args.pad_column + (kTaps == PlaneTaps::odd ? 1 : 0) +
-         i * (stride_of(kTaps) == 1 ? tap_step<kTaps>(args) : V::lanes);
+  const std::int64_t first = column * stride_of(kTaps) - args.pad_column;
+  if (stride_of(kTaps) == 1) return first + i * tap_step<kTaps>(args);
+  const bool odd = kTaps == PlaneTaps::odd;
+  return first + (i < 2 ? odd : odd ? 0 : 2) + i % 2 * V::lanes;
 }
 
 // The vector at a column, with what masks it needs.
@@ -266,7 +285,7 @@ static inline PlaneVector<V> plane_vector(const DepthwisePlaneArgs<T>& args, std
   };
   PlaneVector<V> vector;
   vector.column = column;
-  constexpr int kLoads = plane_loads(kSize, kTaps);
+  constexpr int kLoads = plane_loads<V>(kSize, kTaps);
 #pragma GCC unroll 8
   for (int i = 0; i < kLoads; ++i) {
     const std::int64_t at = plane_load_at<V, kTaps>(args, column, i);
@@ -304,10 +323,11 @@ static void narrow_plane_of(const DepthwisePlaneArgs<T>& args) {
 
 template <class V, int kSize, PlaneTaps kTaps, class T>
 static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
-  static constexpr PlaneTileTable<V, T, kSize, kTaps, 1> kSingle;
-  static constexpr PlaneTileTable<V, T, kSize, kTaps, 2> kPairs;
   constexpr int kStride = stride_of(kTaps);
-  constexpr int kLoads = plane_loads(kSize, kTaps);
+  constexpr int kPair = plane_rows(kSize, kStride, 2) > 0 ? 2 : 1;  // where registers are few
+  static constexpr PlaneTileTable<V, T, kSize, kTaps, 1> kSingle;
+  static constexpr PlaneTileTable<V, T, kSize, kTaps, kPair> kPairs;
+  constexpr int kLoads = plane_loads<V>(kSize, kTaps);
   const std::int64_t columns_end = args.column + args.columns;
   const auto is_whole = [&](std::int64_t column, int i) {
     const std::int64_t at = plane_load_at<V, kTaps>(args, column, i);
@@ -318,7 +338,8 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   };
   const auto inside = [&](std::int64_t column) {
     const std::int64_t left = column * kStride - args.pad_column;
-    const std::int64_t reach = (V::lanes - 1) * kStride + (kSize - 1) * tap_step<kTaps>(args) + 1;
+    std::int64_t reach = (V::lanes - 1) * kStride + (kSize - 1) * tap_step<kTaps>(args) + 1;
+    if (V::mixes_pairs && kTaps == PlaneTaps::even) ++reach;  // its last load
     return left >= 0 && left + reach <= args.in_columns && column + V::lanes <= columns_end;
   };
 
@@ -329,7 +350,8 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   // neither: the last one ends with the row, and writes some columns again.
   const std::int64_t right = columns_end - V::lanes;
   bool sides =
-      vectors == 2 || (vectors > 2 && inside(column_of(1)) && inside(column_of(vectors - 2)));
+      kPair == 2 &&
+      (vectors == 2 || (vectors > 2 && inside(column_of(1)) && inside(column_of(vectors - 2))));
   for (int i = 0; i < kLoads; ++i) {
     if (2 * i + 1 >= kLoads) sides = sides && is_whole(args.column, i);
     if (2 * i + 1 <= kLoads) sides = sides && is_whole(right, i);
@@ -345,17 +367,16 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
     while (last < vectors && inside(column_of(last))) ++last;
   }
 
-  const std::int64_t pairs = (last - first) / 2;
-  PlaneVector<V> inner[2];
-  inner[0].column = column_of(first);
-  inner[1].column = column_of(first + 1);
+  const std::int64_t pairs = (last - first) / kPair;
+  PlaneVector<V> inner[kPair];
+  for (int v = 0; v < kPair; ++v) inner[v].column = column_of(first + v);
+  const std::int64_t resume = first + kPair * pairs;
   PlaneVector<V> single;
-  single.column = column_of(first + 2 * pairs);
+  single.column = column_of(resume);
   const PlaneVector<V> side[2] = {edge(args.column), edge(right)};
 
   // The others, which most channels have in common.
-  const std::int64_t resume = first + 2 * pairs;
-  const std::int64_t others = sides ? 0 : vectors - 2 * pairs;
+  const std::int64_t others = sides ? 0 : vectors - kPair * pairs;
   const auto other = [&](std::int64_t n) {
     return edge(column_of(n < first ? n : n - first + resume));
   };
@@ -371,14 +392,14 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
       if (resume < last) kSingle.run(args, channel, end, single_cut, &single, 1, PlaneEdge::none);
       kPairs.run(args, channel, end, pairs_cut, side, 1, PlaneEdge::sides);
     }
-    for (std::int64_t n = 0; n < others; n += 2) {
+    for (std::int64_t n = 0; n < others; n += kPair) {
       PlaneVector<V> computed[2];
       if (n + 1 >= kMostKept) {
         computed[0] = other(n);
         computed[1] = other(n + 1);
       }
       const PlaneVector<V>* const two = n + 1 < kMostKept ? kept + n : computed;
-      if (n + 1 == others) {
+      if (kPair == 1 || n + 1 == others) {
         kSingle.run(args, channel, end, single_cut, two, 1, PlaneEdge::any);
       } else {
         kPairs.run(args, channel, end, pairs_cut, two, 1, PlaneEdge::any);
@@ -420,7 +441,7 @@ constexpr void fill_depthwise_planes(KernelTable<T>& table) {
     table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k5d)] =
         plane_of<5, PlaneTaps::apart, T>;
   }
-  if constexpr (plane_rows(3, 2, 2) > 0) {
+  if constexpr (plane_rows(3, 2, 2) > 0 || (Vec<T>::mixes_pairs && plane_rows(3, 2, 1) > 0)) {
     table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k3s2)] = depthwise_plane<T, 3, 2>;
   }
 }

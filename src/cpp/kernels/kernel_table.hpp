@@ -290,6 +290,22 @@ struct ColumnArgs {
   const void** rows;     // scratch: one pointer per run
 };
 
+// Splits rows into panels of panel_vectors[i] vectors each, in which rows follow each other: a
+// row's part of a panel is row first + r of `depth` rows, panels follow each other. Row r is from[r
+// * row_stride] on, `count` elements and zeros up to the end of the last panel.
+template <class T>
+struct SplitRowsArgs {
+  const T* from;
+  std::int64_t row_stride;
+  std::int64_t rows;
+  std::int64_t count;
+  const std::int32_t* panel_vectors;
+  std::int64_t panel_count;
+  std::int64_t first;
+  std::int64_t depth;
+  T* to;
+};
+
 // One row-by-column block of finished sums on its way to the output:
 //     out(i, j) = activation((acc[i][j] + bias(i, j)) + residual(i, j))
 // where X(i, j) is X[i * X_row + j * X_column]. bias and residual may be null (no addition).
@@ -675,6 +691,8 @@ struct KernelTable {
 
   // Pixels become rows: panel[pixel * kRowStride + k].
   void (*pack_pixel_rows)(const PackArgs<T>&);
+
+  void (*split_rows)(const SplitRowsArgs<T>&);
 
   void (*transpose)(const TransposeArgs<T>&);
 

@@ -30,6 +30,7 @@ constexpr KernelTable<T> make_table() noexcept {
   fill_channels<T>(table);
   table.pack_pixel_columns = pack_pixel_columns<T>;
   table.pack_pixel_rows = pack_pixel_rows<T>;
+  table.split_rows = split_rows<T>;
   table.transpose = transpose<T>;
   table.epilogue = epilogue<T>;
   fill_depthwise_pixels<T>(table);

@@ -113,6 +113,29 @@ void pack_pixel_columns(const PackArgs<T>& args, const ColumnArgs& columns) {
   }
 }
 
+template <class T>
+void split_rows(const SplitRowsArgs<T>& args) {
+  using V = Vec<T>;
+  constexpr std::int64_t kAhead = 4;  // rows, each in a page of its own: see pack_pixel_columns
+  const std::int64_t whole = args.count / V::lanes;
+  const auto tail = V::mask_range(0, static_cast<int>(args.count - whole * V::lanes));
+  for (std::int64_t r = 0; r < args.rows; ++r) {
+    const T* const from = args.from + r * args.row_stride;
+    T* panel = args.to;
+    std::int64_t v = 0;
+    for (std::int64_t i = 0; i < args.panel_count; ++i) {
+      const std::int64_t vectors = args.panel_vectors[i];
+      T* const to = panel + (args.first + r) * vectors * V::lanes;
+      for (std::int64_t j = 0; j < vectors; ++j, ++v) {
+        const T* const at = from + v * V::lanes;
+        __builtin_prefetch(at + kAhead * args.row_stride);
+        (v < whole ? V::load(at) : V::load_or_zero(tail, at)).store(to + j * V::lanes);
+      }
+      panel += args.depth * vectors * V::lanes;
+    }
+  }
+}
+
 // Copies one pixel's channels of a unit, or zeros.
 template <class T>
 static inline void pack_row(const T* from, std::int64_t stride, std::int64_t count, T* to) {

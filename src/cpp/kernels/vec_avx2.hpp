@@ -30,13 +30,13 @@ struct Vec<float> {
     const __m256i halves = _mm256_castps_si256(_mm256_permute2f128_ps(a.v, b.v, 0x21));
     return {_mm256_castsi256_ps(_mm256_alignr_epi8(halves, low, 4))};
   }
-  static Vec even(Vec low, Vec high) {
-    const __m256 both = _mm256_shuffle_ps(low.v, high.v, 0x88);
-    return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(both), 0xd8))};
-  }
-  static Vec odd(Vec low, Vec high) {
-    const __m256 both = _mm256_shuffle_ps(low.v, high.v, 0xdd);
-    return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(both), 0xd8))};
+  static Vec even(Vec low, Vec high) { return in_order(mixed_even(low, high)); }
+  static Vec odd(Vec low, Vec high) { return in_order(mixed_odd(low, high)); }
+  static constexpr bool mixes_pairs = true;
+  static Vec mixed_even(Vec low, Vec high) { return {_mm256_shuffle_ps(low.v, high.v, 0x88)}; }
+  static Vec mixed_odd(Vec low, Vec high) { return {_mm256_shuffle_ps(low.v, high.v, 0xdd)}; }
+  static Vec in_order(Vec mixed) {
+    return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed.v), 0xd8))};
   }
   using Index = __m256i;
   static Index load_index(const std::int32_t* p) {
@@ -61,7 +61,35 @@ struct Vec<float> {
     return select(mask_range(begin, end), {_mm256_castpd_ps(even)}, rest);
   }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
-  void store(Mask mask, float* p) const { _mm256_maskstore_ps(p, mask, v); }
+  // In pieces: where AVX2 is the best there is, a masked store may take a dozen cycles (Zen 2 and
+  // 3), three times as many as these.
+  void store(Mask mask, float* p) const {
+    auto bits = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(mask)));
+    if (bits == 0) return;
+    Vec rest = *this;
+    if ((bits & 1) == 0) {
+      const int begin = __builtin_ctz(bits);
+      const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+      rest = permute(rest, _mm256_add_epi32(lane, _mm256_set1_epi32(begin)));
+      bits >>= begin;
+      p += begin;
+    }
+    if ((bits & 0x80) != 0) return rest.store(p);
+    __m128 four = _mm256_castps256_ps128(rest.v);
+    if ((bits & 0x8) != 0) {
+      _mm_storeu_ps(p, four);
+      four = _mm256_extractf128_ps(rest.v, 1);
+      bits >>= 4;
+      p += 4;
+    }
+    if ((bits & 0x2) != 0) {
+      _mm_storel_pi(reinterpret_cast<__m64*>(p), four);
+      four = _mm_movehl_ps(four, four);
+      bits >>= 2;
+      p += 2;
+    }
+    if ((bits & 0x1) != 0) _mm_store_ss(p, four);
+  }
 
   static Mask mask_range(int begin, int end) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -133,12 +161,12 @@ struct Vec<double> {
   static Vec next_lane(Vec a, Vec b) {
     return {_mm256_shuffle_pd(a.v, _mm256_permute2f128_pd(a.v, b.v, 0x21), 0x5)};
   }
-  static Vec even(Vec low, Vec high) {
-    return {_mm256_permute4x64_pd(_mm256_unpacklo_pd(low.v, high.v), 0xd8)};
-  }
-  static Vec odd(Vec low, Vec high) {
-    return {_mm256_permute4x64_pd(_mm256_unpackhi_pd(low.v, high.v), 0xd8)};
-  }
+  static Vec even(Vec low, Vec high) { return in_order(mixed_even(low, high)); }
+  static Vec odd(Vec low, Vec high) { return in_order(mixed_odd(low, high)); }
+  static constexpr bool mixes_pairs = true;
+  static Vec mixed_even(Vec low, Vec high) { return {_mm256_unpacklo_pd(low.v, high.v)}; }
+  static Vec mixed_odd(Vec low, Vec high) { return {_mm256_unpackhi_pd(low.v, high.v)}; }
+  static Vec in_order(Vec mixed) { return {_mm256_permute4x64_pd(mixed.v, 0xd8)}; }
   using Index =
       __m256i;  // of the halves of a lane: there is no permutation of doubles by a register
   static Index load_index(const std::int32_t* p) {
@@ -168,7 +196,27 @@ struct Vec<double> {
     return select(mask_range(begin, end), {even}, rest);
   }
   void store(double* p) const { _mm256_storeu_pd(p, v); }
-  void store(Mask mask, double* p) const { _mm256_maskstore_pd(p, mask, v); }
+  void store(Mask mask, double* p) const {
+    auto bits = static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(mask)));
+    if (bits == 0) return;
+    Vec rest = *this;
+    if ((bits & 1) == 0) {
+      const int begin = __builtin_ctz(bits);
+      const __m256i half = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+      rest = permute(rest, _mm256_add_epi32(half, _mm256_set1_epi32(2 * begin)));
+      bits >>= begin;
+      p += begin;
+    }
+    if ((bits & 0x8) != 0) return rest.store(p);
+    __m128d two = _mm256_castpd256_pd128(rest.v);
+    if ((bits & 0x2) != 0) {
+      _mm_storeu_pd(p, two);
+      two = _mm256_extractf128_pd(rest.v, 1);
+      bits >>= 2;
+      p += 2;
+    }
+    if ((bits & 0x1) != 0) _mm_store_sd(p, two);
+  }
 
   static Mask mask_range(int begin, int end) {
     const __m256i lane = _mm256_setr_epi64x(0, 1, 2, 3);

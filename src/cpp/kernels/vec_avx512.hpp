@@ -35,6 +35,7 @@ struct HalfVec {
     const __m256i index = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
     return {_mm256_permutex2var_ps(low.v, index, high.v)};
   }
+  static constexpr bool mixes_pairs = false;
   static HalfVec odd(HalfVec low, HalfVec high) {
     const __m256i index = _mm256_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15);
     return {_mm256_permutex2var_ps(low.v, index, high.v)};
@@ -77,6 +78,7 @@ struct Vec<float> {
         _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     return {_mm512_permutex2var_ps(low.v, index, high.v)};
   }
+  static constexpr bool mixes_pairs = false;
   static Vec odd(Vec low, Vec high) {
     const __m512i index =
         _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
@@ -193,6 +195,7 @@ struct Vec<double> {
     const __m512i index = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
     return {_mm512_permutex2var_pd(low.v, index, high.v)};
   }
+  static constexpr bool mixes_pairs = false;
   static Vec odd(Vec low, Vec high) {
     const __m512i index = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
     return {_mm512_permutex2var_pd(low.v, index, high.v)};

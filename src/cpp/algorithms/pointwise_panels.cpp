@@ -1,0 +1,334 @@
+// 1x1 convolution whose lanes are pixels, of copied pixels: panels of up to kPanelDepth input
+// channels, each as wide as a tile. Where tiles have few rows, vectors of pixels that straddle
+// cache lines would take most of what the load ports can do; in a panel all are aligned, follow
+// each other, and stay in the L1 cache for all output channels.
+#include <algorithm>
+
+#include "algorithms/common.hpp"
+#include "algorithms/output.hpp"
+#include "algorithms/pointwise.hpp"
+#include "core/parallel.hpp"
+#include "core/partition.hpp"
+#include "core/workspace.hpp"
+
+namespace pyconv {
+namespace {
+
+// What a task touches between two passes over its weights: see im2col_gemm.cpp.
+constexpr std::int64_t kPanelBytes = 128 << 10;
+constexpr std::int64_t kSumsBytes = 192 << 10;
+constexpr std::int64_t kMostPixels = 1024;
+constexpr std::int64_t kMostOutChannels = 1024;  // of a task
+
+template <class T>
+class PointwisePanelsPlan final : public RowsPlan {
+ public:
+  explicit PointwisePanelsPlan(ConvProblem problem_in)
+      : RowsPlan(std::move(problem_in)), table_(kernels<T>()) {
+    const ConvProblem& p = problem();
+    for (const Group& group : p.groups) {
+      groups_.push_back({Split::by_limit(group.out_channels, table_.tile_rows), packed_elements_});
+      packed_elements_ += group.out_channels * group.in_channels;
+    }
+    const Split depths = Split::by_limit(most_in_channels(p), kPanelDepth);
+    depth_ = std::max<std::int64_t>(1, depths.largest());
+    const std::int64_t vector_bytes = table_.lanes * std::int64_t(sizeof(T));
+    most_outs_ = std::min(most_out_channels(p), kMostOutChannels);
+    std::int64_t vectors = kPanelBytes / vector_bytes / depth_;
+    if (depths.count() > 1) {
+      vectors =
+          std::min(vectors, kSumsBytes / vector_bytes / std::max<std::int64_t>(1, most_outs_));
+    }
+    vectors = std::min(vectors, kMostPixels / table_.lanes);
+    vectors_ = std::max<std::int64_t>(1, vectors / table_.tile_vectors) * table_.tile_vectors;
+  }
+
+  std::string name() const override { return "pointwise"; }
+  std::string packing() const override { return "pointwise"; }
+
+  std::size_t packed_bytes() const override {
+    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
+  }
+
+  void pack(const std::vector<WeightView>& weights, void* packed) const override {
+    for (std::size_t g = 0; g < weights.size(); ++g) {
+      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].tiles, 1, table_,
+                  static_cast<T*>(packed) + groups_[g].packed_offset);
+    }
+  }
+
+  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
+
+  std::size_t workspace_bytes(int threads) const override {
+    return static_cast<std::size_t>(threads) * carve(nullptr).bytes;
+  }
+
+  std::string tile() const override {
+    return std::to_string(std::min(table_.tile_rows, most_out_channels(problem()))) +
+           " channels x " + std::to_string(table_.tile_vectors * table_.lanes) + " pixels";
+  }
+
+  std::string partition(int threads) const override {
+    return partition_of(blocking(threads)).text();
+  }
+
+  std::string reason() const override { return "a 1x1 kernel needs no im2col"; }
+
+  void run(const ConvArrays& arrays, int threads) const override {
+    const ConvProblem& p = problem();
+    if (!p.has_outputs()) return;
+    const Blocking blocks = blocking(threads);
+    const std::size_t bytes = carve(nullptr).bytes;
+    const Workspace workspace(bytes * static_cast<std::size_t>(threads));
+    const Reading reading = make_reading(arrays);
+    const auto partition = partition_of(blocks);
+    parallel_for(partition.tasks(), threads, [&](std::int64_t task, int thread) {
+      const auto [image, group, block, part] = partition.at(task);
+      Place at;
+      at.image = image;
+      at.group = static_cast<std::size_t>(group);
+      at.begin = blocks.vectors.begin(block) * table_.lanes;
+      at.end = std::min(blocks.vectors.end(block) * table_.lanes, p.out_pixels());
+      const Split parts = Split::by_count(groups_[at.group].tiles.count(), blocks.parts);
+      at.tile = parts.begin(part);
+      at.tile_end = parts.end(part);
+      run_task(arrays, at, reading,
+               carve(workspace.get() + static_cast<std::size_t>(thread) * bytes));
+    });
+  }
+
+  std::size_t rows_workspace_bytes() const override { return workspace_bytes(1); }
+
+  void run_rows(const ConvArrays& arrays, std::int64_t begin, std::int64_t end,
+                void* workspace) const override {
+    const std::int64_t width = problem().axes[2].out;
+    const Reading reading = make_reading(arrays);
+    const Scratch scratch = carve(workspace);
+    const Split blocks = Split::by_limit(ceil_div((end - begin) * width, table_.lanes), vectors_);
+    for (std::size_t group = 0; group < groups_.size(); ++group) {
+      for (std::int64_t block = 0; block < blocks.count(); ++block) {
+        const Place at{0,
+                       group,
+                       begin * width + blocks.begin(block) * table_.lanes,
+                       std::min(begin * width + blocks.end(block) * table_.lanes, end * width),
+                       0,
+                       groups_[group].tiles.count()};
+        run_task(arrays, at, reading, scratch);
+      }
+    }
+  }
+
+ private:
+  struct GroupPlan {
+    Split tiles;  // of output channels
+    std::int64_t packed_offset;
+  };
+
+  struct Scratch {
+    T* panels;
+    T* sums;
+    T* row;  // of pixels that are not contiguous
+    std::int32_t* panel_vectors;
+    std::size_t bytes;
+  };
+
+  // How all tasks of a call meet its arrays.
+  struct Reading {
+    bool contiguous;  // pixels
+    bool ends;        // in registers
+  };
+
+  // Pixels [begin, end) of an image under the tiles [tile, tile_end) of a group.
+  struct Place {
+    std::int64_t image;
+    std::size_t group;
+    std::int64_t begin;
+    std::int64_t end;
+    std::int64_t tile;
+    std::int64_t tile_end;
+  };
+
+  // How the work is cut, which depends on the number of threads; the results do not.
+  struct Blocking {
+    Split vectors;       // of pixels
+    std::int64_t parts;  // of a group's tiles
+  };
+
+  Blocking blocking(int threads) const {
+    const ConvProblem& p = problem();
+    const std::int64_t vectors = ceil_div(p.out_pixels(), table_.lanes);
+    const std::int64_t blocks = ceil_div(vectors, vectors_);
+    const std::int64_t others = p.batch * static_cast<std::int64_t>(p.groups.size());
+    // Threads share the output channels where pixels are too few for them.
+    const std::int64_t least = ceil_div(most_out_channels(p), most_outs_);
+    const std::int64_t most = vectors / table_.tile_vectors;
+    if (others * most < threads) {
+      const std::int64_t tiles = groups_.empty() ? 1 : groups_.front().tiles.count();
+      return {Split::by_count(vectors, blocks),
+              std::min(std::max<std::int64_t>(1, tiles), std::max<std::int64_t>(least, threads))};
+    }
+    return {Split::by_count(vectors, even_blocks(blocks, others * least, most, threads)), least};
+  }
+
+  Partition<4> partition_of(const Blocking& blocks) const {
+    return Partition({{"images", problem().batch},
+                      {"groups", static_cast<std::int64_t>(problem().groups.size())},
+                      {"blocks of pixels", blocks.vectors.count()},
+                      {"blocks of output channels", blocks.parts}});
+  }
+
+  Scratch carve(void* base) const {
+    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+    Carver carver(base);
+    Scratch scratch;
+    scratch.panels = carver.take<T>(size(depth_ * vectors_ * table_.lanes));
+    scratch.sums = carver.take<T>(size((most_outs_ + table_.tile_rows) * vectors_ * table_.lanes));
+    scratch.row = carver.take<T>(size(vectors_ * table_.lanes));
+    scratch.panel_vectors = carver.take<std::int32_t>(size(vectors_));
+    scratch.bytes = carver.used();
+    return scratch;
+  }
+
+  Reading make_reading(const ConvArrays& arrays) const {
+    const ConvProblem& p = problem();
+    const auto contiguous = [&](const Strides& strides) { return pixel_stride(p, strides) == 1; };
+    return {contiguous(output_steps(p, arrays.x_strides)),
+            clamp_of(p.activation) && contiguous(arrays.out_strides) &&
+                (!arrays.residual || contiguous(arrays.residual_strides))};
+  }
+
+  void run_task(const ConvArrays& arrays, const Place& at, const Reading& reading,
+                const Scratch& scratch) const {
+    const Group& group = problem().groups[at.group];
+    const GroupPlan& plan = groups_[at.group];
+    const std::int64_t vectors = ceil_div(at.end - at.begin, table_.lanes);
+    const Split parts = Split::by_limit(vectors, table_.tile_vectors);
+    for (std::int64_t part = 0; part < parts.count(); ++part) {
+      scratch.panel_vectors[part] = static_cast<std::int32_t>(parts.size(part));
+    }
+    const std::int64_t first = plan.tiles.begin(at.tile);
+    const std::int64_t channels = plan.tiles.begin(at.tile_end) - first;
+    const std::int64_t channel = group.out_begin + first;
+    const std::int64_t stride = vectors * table_.lanes;  // of sums
+    const T* const weights = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
+    TileEnd<T> end{};
+    if (reading.ends) {
+      const Clamp clamp = *clamp_of(problem().activation);
+      end.low = static_cast<T>(clamp.low);
+      end.high = static_cast<T>(clamp.high);
+      end.residual_stride = arrays.residual_strides.channel;
+      end.out_stride = arrays.out_strides.channel;
+    }
+    const auto place = [&](const Strides& strides) { return at.image * strides.batch + at.begin; };
+    const Split depths = Split::by_limit(group.in_channels, kPanelDepth);
+    for (std::int64_t d = 0; d < depths.count(); ++d) {
+      const std::int64_t depth = depths.size(d);
+      const bool last = d + 1 == depths.count();
+      pack_pixels(arrays, at, reading, group.in_begin + depths.begin(d), depth, parts.count(),
+                  scratch);
+      for (std::int64_t tile = at.tile; tile < at.tile_end; ++tile) {
+        const std::int64_t rows = plan.tiles.size(tile);
+        const std::int64_t out = plan.tiles.begin(tile);
+        const T* const a = weights + out * group.in_channels + depths.begin(d) * rows;
+        for (std::int64_t part = 0; part < parts.count(); ++part) {
+          const std::int64_t column = parts.begin(part) * table_.lanes;
+          const std::int64_t width = parts.size(part) * table_.lanes;
+          if (last && reading.ends) {
+            const std::int64_t at_channel = group.out_begin + out;
+            end.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + at_channel : nullptr;
+            if (arrays.residual) {
+              end.residual = static_cast<const T*>(arrays.residual) +
+                             place(arrays.residual_strides) +
+                             at_channel * arrays.residual_strides.channel + column;
+            }
+            end.out = static_cast<T*>(arrays.out) + place(arrays.out_strides) +
+                      at_channel * arrays.out_strides.channel + column;
+            end.tail = std::min(table_.lanes, at.end - at.begin - column - (width - table_.lanes));
+          }
+          table_.gemm_interleaved[rows - 1][parts.size(part) - 1](
+              depth, a, scratch.panels + column * depth,
+              scratch.sums + (out - first) * stride + column, stride, d > 0,
+              last && reading.ends ? &end : nullptr);
+        }
+      }
+    }
+    if (reading.ends) return;
+    const SumsBlock<T> sums{scratch.sums, stride,   false,    at.image,
+                            channel,      channels, at.begin, at.end};
+    send_sums(problem(), table_, arrays, sums);
+  }
+
+  // Packs `channels` channels of the task's pixels: [panel][channel][width].
+  void pack_pixels(const ConvArrays& arrays, const Place& at, const Reading& reading,
+                   std::int64_t channel, std::int64_t channels, std::int64_t panels,
+                   const Scratch& scratch) const {
+    const Strides& strides = arrays.x_strides;
+    const T* const image = static_cast<const T*>(arrays.x) + at.image * strides.batch;
+    SplitRowsArgs<T> args{};
+    args.count = at.end - at.begin;
+    args.panel_vectors = scratch.panel_vectors;
+    args.panel_count = panels;
+    args.depth = channels;
+    args.to = scratch.panels;
+    if (reading.contiguous) {
+      args.from = image + channel * strides.channel + at.begin;
+      args.row_stride = strides.channel;
+      args.rows = channels;
+      return table_.split_rows(args);
+    }
+    args.from = scratch.row;
+    args.rows = 1;
+    for (std::int64_t c = 0; c < channels; ++c) {
+      copy_pixels(strides, at, image + (channel + c) * strides.channel, scratch.row);
+      args.first = c;
+      table_.split_rows(args);
+    }
+  }
+
+  // The task's pixels of a channel, next to each other.
+  void copy_pixels(const Strides& strides, const Place& at, const T* plane, T* to) const {
+    const auto& [depth, height, width] = problem().axes;
+    PadPhase phase{};
+    PadPlaneArgs<T> rows{};
+    rows.phases = &phase;
+    rows.phase_count = 1;
+    rows.row_in = height.in;
+    rows.row_stride = strides.axis[1];
+    rows.row_step = height.stride;
+    rows.column_in = width.in;
+    rows.column_stride = strides.axis[2];
+    rows.column_step = width.out > 1 ? width.stride : 1;
+    rows.to = to;
+    for (std::int64_t pixel = at.begin; pixel < at.end;) {
+      const std::int64_t row = pixel / width.out % height.out;
+      const std::int64_t column = pixel % width.out;
+      rows.plane = plane + pixel / width.out / height.out * depth.stride * strides.axis[0];
+      rows.row_start = row * height.stride;
+      phase.column = column * width.stride;
+      rows.count = phase.last = std::min(width.out - column, at.end - pixel);
+      rows.rows = std::clamp<std::int64_t>((at.end - pixel) / width.out, 1, height.out - row);
+      if (column > 0) rows.rows = 1;
+      table_.pad_plane(rows);
+      rows.to += rows.rows * rows.count;
+      pixel += rows.rows * rows.count;
+    }
+  }
+
+  const KernelTable<T>& table_;
+  std::vector<GroupPlan> groups_;
+  std::int64_t packed_elements_ = 0;
+  std::int64_t depth_ = 1;      // of panels, at most
+  std::int64_t most_outs_ = 1;  // of a task
+  std::int64_t vectors_ = 1;    // of pixels, per task
+};
+
+}  // namespace
+
+std::unique_ptr<Plan> plan_pointwise_panels(ConvProblem problem) {
+  if (problem.dtype == DataType::float64) {
+    return std::make_unique<PointwisePanelsPlan<double>>(std::move(problem));
+  }
+  return std::make_unique<PointwisePanelsPlan<float>>(std::move(problem));
+}
+
+}  // namespace pyconv
