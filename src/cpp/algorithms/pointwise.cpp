@@ -412,26 +412,30 @@ class PointwisePlan final : public RowsPlan {
 
 // Whether pixels are the better lanes. Lanes that idle past the last pixel, against changing the
 // layout of input and output for lanes of output channels: some 5.5 multiply-add instructions per
-// vector of each, as measured, or 8 with a stride, for a loop that is 1.5 % faster.
-bool lanes_are_pixels(const ConvProblem& problem) {
+// vector of each, as measured, or 8 with a stride, for a loop that takes `loop` of the time.
+bool lanes_are_pixels(const ConvProblem& problem, std::int64_t lanes, double loop) {
   if (problem.channels_last || problem.out_pixels() < 16) return false;
   if (most_in_channels(problem) > kMostPlanes) return false;
   const auto pixels = static_cast<double>(problem.out_pixels());
-  const double whole = static_cast<double>(ceil_div(problem.out_pixels(), 16) * 16);
+  const double whole = static_cast<double>(ceil_div(problem.out_pixels(), lanes) * lanes);
   const auto each = [cost = strided(problem) ? 8 : 5.5](std::int64_t channels) {
     return cost / static_cast<double>(std::max<std::int64_t>(1, channels));
   };
   const double layouts = each(most_in_channels(problem)) + each(most_out_channels(problem));
-  return whole == pixels || whole / pixels < 0.985 + layouts;
+  return whole == pixels || whole / pixels < loop + layouts;
 }
+
+// The choice of an algorithm looks at the problem alone.
+bool lanes_are_pixels(const ConvProblem& problem) { return lanes_are_pixels(problem, 16, 0.985); }
 
 // Whether panels of copied pixels pay: tiles of few rows meet each pixel too seldom to wait for two
 // cache lines of most vectors, and of the last ones for more than an L1 cache holds. On AVX2 1.2 to
-// 2 times as fast for 24 outputs and more, 0.85 to 1.0 times for 12.
-bool copies_pixels(const ConvProblem& problem) {
-  const std::int64_t rows =
-      problem.dtype == DataType::float64 ? kernels<double>().tile_rows : kernels<float>().tile_rows;
-  return rows <= 4 && most_out_channels(problem) > 4 * rows;
+// 2 times as fast for 24 outputs and more, 0.85 to 1.0 times for 12. They also gain on lanes of
+// output channels (14 x 14 pixels 1.06), but not with a stride.
+template <class T>
+bool copies_pixels(const ConvProblem& problem, const KernelTable<T>& table) {
+  return table.tile_rows <= 4 && most_out_channels(problem) > 4 * table.tile_rows &&
+         lanes_are_pixels(problem, table.lanes, strided(problem) ? 0.985 : 1.06);
 }
 
 }  // namespace
@@ -469,11 +473,13 @@ bool pointwise_pays(const ConvProblem& problem) {
 }
 
 std::unique_ptr<Plan> plan_pointwise(ConvProblem problem) {
-  if (!lanes_are_pixels(problem)) return plan_pointwise_channels(std::move(problem));
-  if (copies_pixels(problem)) return plan_pointwise_panels(std::move(problem));
-  if (problem.dtype == DataType::float64) {
-    return std::make_unique<PointwisePlan<double>>(std::move(problem));
+  const bool is_double = problem.dtype == DataType::float64;
+  if (is_double ? copies_pixels(problem, kernels<double>())
+                : copies_pixels(problem, kernels<float>())) {
+    return plan_pointwise_panels(std::move(problem));
   }
+  if (!lanes_are_pixels(problem)) return plan_pointwise_channels(std::move(problem));
+  if (is_double) return std::make_unique<PointwisePlan<double>>(std::move(problem));
   return std::make_unique<PointwisePlan<float>>(std::move(problem));
 }
 

@@ -16,9 +16,9 @@ namespace {
 
 // What a task touches between two passes over its weights: see im2col_gemm.cpp.
 constexpr std::int64_t kPanelBytes = 128 << 10;
-constexpr std::int64_t kSumsBytes = 192 << 10;
+constexpr std::int64_t kSumsBytes = 256 << 10;
 constexpr std::int64_t kMostPixels = 1024;
-constexpr std::int64_t kMostOutChannels = 1024;  // of a task
+constexpr std::int64_t kMostOutChannels = 512;  // of a task
 
 template <class T>
 class PointwisePanelsPlan final : public RowsPlan {
