@@ -132,6 +132,17 @@ def test_lanes_of_many_pixels(
         np.testing.assert_array_equal(out, expected)
 
 
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("sizes", [(4, 8), (24, 24)], ids=str)
+def test_lanes_of_many_pixels_of_uneven_groups(
+    dtype: Any, sizes: tuple[int, int], activation: str
+) -> None:
+    # The largest panel belongs to another group than the most input or output channels.
+    weight = [(3, 300, 1, 1), (1200, 256, 1, 1), (40, 1, 1, 1)]
+    problem = make((1, 557, *sizes), weight, dtype, activation=activation)
+    problem.check_bits("pointwise", num_threads=(1, 3))
+
+
 @pytest.mark.parametrize("layout", ["stepped", "reversed", "moved", "fortran"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_views_of_channels_last_pixels(dtype: Any, layout: str, stride: int) -> None:

@@ -186,3 +186,16 @@ def test_separable_layer_is_the_function(dtype: Any, data_format: str) -> None:
             x, *weights, stride=2, padding=2, dilation=2, residual=residual, **shared
         ),
     )
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_more_outputs_and_inputs_than_the_pointwise_part_takes_at_once(
+    dtype: Any, activation: str
+) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(1, 300, 20, 20), (300, 1, 3, 3), (1100, 300, 1, 1)]
+    x, depthwise, pointwise = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    between = pyconv.depthwise_conv2d(x, depthwise, padding=1)
+    expected = pyconv.pointwise_conv2d(between, pointwise, activation=activation)
+    y = pyconv.separable_conv2d(x, depthwise, pointwise, padding=1, activation=activation)
+    np.testing.assert_array_equal(y, expected)

@@ -17,6 +17,7 @@ namespace {
 // What a task touches between two passes over its weights: see im2col_gemm.cpp.
 constexpr std::int64_t kPanelBytes = 128 << 10;
 constexpr std::int64_t kSumsBytes = 256 << 10;
+constexpr std::int64_t kMostSumsBytes = 1 << 20;  // that only the epilogue reads
 constexpr std::int64_t kMostPixels = 1024;
 constexpr std::int64_t kMostOutChannels = 512;  // of a task
 
@@ -30,15 +31,13 @@ class PointwisePanelsPlan final : public RowsPlan {
       groups_.push_back({Split::by_limit(group.out_channels, table_.tile_rows), packed_elements_});
       packed_elements_ += group.out_channels * group.in_channels;
     }
-    const Split depths = Split::by_limit(most_in_channels(p), kPanelDepth);
-    depth_ = std::max<std::int64_t>(1, depths.largest());
+    const std::int64_t in_channels = most_in_channels(p);
+    depth_ = std::clamp<std::int64_t>(in_channels, 1, kPanelDepth);
+    most_outs_ = std::clamp<std::int64_t>(most_out_channels(p), 1, kMostOutChannels);
     const std::int64_t vector_bytes = table_.lanes * std::int64_t(sizeof(T));
-    most_outs_ = std::min(most_out_channels(p), kMostOutChannels);
-    std::int64_t vectors = kPanelBytes / vector_bytes / depth_;
-    if (depths.count() > 1) {
-      vectors =
-          std::min(vectors, kSumsBytes / vector_bytes / std::max<std::int64_t>(1, most_outs_));
-    }
+    const std::int64_t sums_bytes = in_channels > kPanelDepth ? kSumsBytes : kMostSumsBytes;
+    std::int64_t vectors =
+        std::min(kPanelBytes / vector_bytes / depth_, sums_bytes / vector_bytes / most_outs_);
     vectors = std::min(vectors, kMostPixels / table_.lanes);
     vectors_ = std::max<std::int64_t>(1, vectors / table_.tile_vectors) * table_.tile_vectors;
   }
@@ -106,14 +105,17 @@ class PointwisePanelsPlan final : public RowsPlan {
     const Scratch scratch = carve(workspace);
     const Split blocks = Split::by_limit(ceil_div((end - begin) * width, table_.lanes), vectors_);
     for (std::size_t group = 0; group < groups_.size(); ++group) {
+      const Split parts = Split::by_count(groups_[group].tiles.count(), fewest_parts());
       for (std::int64_t block = 0; block < blocks.count(); ++block) {
-        const Place at{0,
-                       group,
-                       begin * width + blocks.begin(block) * table_.lanes,
-                       std::min(begin * width + blocks.end(block) * table_.lanes, end * width),
-                       0,
-                       groups_[group].tiles.count()};
-        run_task(arrays, at, reading, scratch);
+        for (std::int64_t part = 0; part < parts.count(); ++part) {
+          const Place at{0,
+                         group,
+                         begin * width + blocks.begin(block) * table_.lanes,
+                         std::min(begin * width + blocks.end(block) * table_.lanes, end * width),
+                         parts.begin(part),
+                         parts.end(part)};
+          run_task(arrays, at, reading, scratch);
+        }
       }
     }
   }
@@ -159,16 +161,19 @@ class PointwisePanelsPlan final : public RowsPlan {
     const std::int64_t vectors = ceil_div(p.out_pixels(), table_.lanes);
     const std::int64_t blocks = ceil_div(vectors, vectors_);
     const std::int64_t others = p.batch * static_cast<std::int64_t>(p.groups.size());
-    // Threads share the output channels where pixels are too few for them.
-    const std::int64_t least = ceil_div(most_out_channels(p), most_outs_);
+    const std::int64_t least = fewest_parts();
     const std::int64_t most = vectors / table_.tile_vectors;
-    if (others * most < threads) {
-      const std::int64_t tiles = groups_.empty() ? 1 : groups_.front().tiles.count();
-      return {Split::by_count(vectors, blocks),
-              std::min(std::max<std::int64_t>(1, tiles), std::max<std::int64_t>(least, threads))};
+    if (others * most >= threads) {
+      return {Split::by_count(vectors, even_blocks(blocks, others * least, most, threads)), least};
     }
-    return {Split::by_count(vectors, even_blocks(blocks, others * least, most, threads)), least};
+    // Threads share the output channels where pixels are too few for them.
+    const std::int64_t tiles = ceil_div(most_out_channels(p), table_.tile_rows);
+    return {Split::by_count(vectors, blocks),
+            std::max(least, std::min<std::int64_t>(tiles, threads))};
   }
+
+  // Of the group that has the most output channels: none has more than most_outs_ and a tile.
+  std::int64_t fewest_parts() const { return ceil_div(most_out_channels(problem()), most_outs_); }
 
   Partition<4> partition_of(const Blocking& blocks) const {
     return Partition({{"images", problem().batch},
@@ -220,7 +225,8 @@ class PointwisePanelsPlan final : public RowsPlan {
       end.out_stride = arrays.out_strides.channel;
     }
     const auto place = [&](const Strides& strides) { return at.image * strides.batch + at.begin; };
-    const Split depths = Split::by_limit(group.in_channels, kPanelDepth);
+    const Split depths = Split::by_count(
+        group.in_channels, std::max<std::int64_t>(1, ceil_div(group.in_channels, kPanelDepth)));
     for (std::int64_t d = 0; d < depths.count(); ++d) {
       const std::int64_t depth = depths.size(d);
       const bool last = d + 1 == depths.count();
