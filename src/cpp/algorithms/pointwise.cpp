@@ -350,39 +350,15 @@ class PointwisePlan final : public RowsPlan {
   // Packs the pixels that do not stand in place: [channel][panel_pitch].
   void pack_pixels(const ConvArrays& arrays, const Place& at, std::int64_t in_place, const T* image,
                    std::int64_t channels, const Scratch& scratch) const {
-    const auto& [depth, height, width] = problem().axes;
     const Strides& strides = arrays.x_strides;
     const std::int64_t begin = at.begin + in_place * table_.lanes;
     const std::int64_t vectors = ceil_div(at.end - begin, table_.lanes);
     const std::int64_t pitch = panel_pitch(vectors);
-    PadPhase phase{};
-    PadPlaneArgs<T> rows{};
-    rows.phases = &phase;
-    rows.phase_count = 1;
-    rows.row_in = height.in;
-    rows.row_stride = strides.axis[1];
-    rows.row_step = height.stride;
-    rows.column_in = width.in;
-    rows.column_stride = strides.axis[2];
-    rows.column_step = width.out > 1 ? width.stride : 1;
     for (std::int64_t c = 0; c < channels; ++c) {
       scratch.offsets[c] = static_cast<std::int32_t>(c * pitch);
-      rows.to = scratch.panel + c * pitch;
-      for (std::int64_t pixel = begin; pixel < at.end;) {
-        const std::int64_t row = pixel / width.out % height.out;
-        const std::int64_t column = pixel % width.out;
-        rows.plane = image + c * strides.channel +
-                     pixel / width.out / height.out * depth.stride * strides.axis[0];
-        rows.row_start = row * height.stride;
-        phase.column = column * width.stride;
-        rows.count = phase.last = std::min(width.out - column, at.end - pixel);
-        rows.rows = std::clamp<std::int64_t>((at.end - pixel) / width.out, 1, height.out - row);
-        if (column > 0) rows.rows = 1;
-        table_.pad_plane(rows);
-        rows.to += rows.rows * rows.count;
-        pixel += rows.rows * rows.count;
-      }
-      std::fill(rows.to, scratch.panel + c * pitch + vectors * table_.lanes, T(0));
+      T* const to = scratch.panel + c * pitch;
+      copy_pixels(problem(), table_, strides, image + c * strides.channel, begin, at.end, to);
+      std::fill(to + (at.end - begin), to + vectors * table_.lanes, T(0));
     }
   }
 

@@ -285,38 +285,10 @@ class PointwisePanelsPlan final : public RowsPlan {
     args.from = scratch.row;
     args.rows = 1;
     for (std::int64_t c = 0; c < channels; ++c) {
-      copy_pixels(strides, at, image + (channel + c) * strides.channel, scratch.row);
+      copy_pixels(problem(), table_, strides, image + (channel + c) * strides.channel, at.begin,
+                  at.end, scratch.row);
       args.first = c;
       table_.split_rows(args);
-    }
-  }
-
-  // The task's pixels of a channel, next to each other.
-  void copy_pixels(const Strides& strides, const Place& at, const T* plane, T* to) const {
-    const auto& [depth, height, width] = problem().axes;
-    PadPhase phase{};
-    PadPlaneArgs<T> rows{};
-    rows.phases = &phase;
-    rows.phase_count = 1;
-    rows.row_in = height.in;
-    rows.row_stride = strides.axis[1];
-    rows.row_step = height.stride;
-    rows.column_in = width.in;
-    rows.column_stride = strides.axis[2];
-    rows.column_step = width.out > 1 ? width.stride : 1;
-    rows.to = to;
-    for (std::int64_t pixel = at.begin; pixel < at.end;) {
-      const std::int64_t row = pixel / width.out % height.out;
-      const std::int64_t column = pixel % width.out;
-      rows.plane = plane + pixel / width.out / height.out * depth.stride * strides.axis[0];
-      rows.row_start = row * height.stride;
-      phase.column = column * width.stride;
-      rows.count = phase.last = std::min(width.out - column, at.end - pixel);
-      rows.rows = std::clamp<std::int64_t>((at.end - pixel) / width.out, 1, height.out - row);
-      if (column > 0) rows.rows = 1;
-      table_.pad_plane(rows);
-      rows.to += rows.rows * rows.count;
-      pixel += rows.rows * rows.count;
     }
   }
 

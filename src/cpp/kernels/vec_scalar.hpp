@@ -6,13 +6,14 @@
 //   load_even(rest, begin, end, p)       lanes [begin, end) read p[2 * lane], others keep `rest`
 //   load_or_zero(mask, p)                load(zero(), mask, p)
 //   even(low, high), odd(low, high)      every second lane of both, the lanes of low first
-//   mixed_even(...), mixed_odd(...),     where mixes_pairs: the same in an order of lanes that
-//   costs in_order(mixed)                      less, and how to undo it permute(a, load_index(p))
-//   lane i is lane p[i] of a, modulo the lanes permute_fours<n>(a)                  lane i is lane
-//   n >> 2 * (i % 4) & 3 of its own four next_lane(a, b)                      lanes 1 and on of a,
-//   then lane 0 of b previous_lane(a, b)                  the last lane of b, then those of a but
-//   the last; only
-//                                        where not mixes_pairs, and in 32 registers
+//   mixed_even(low, high), mixed_odd     where mixes_pairs: the same in an order of lanes that
+//                                        costs less
+//   in_order(a)                          undoes that order
+//   permute(a, load_index(p))            lane i is lane p[i] of a, modulo the lanes
+//   permute_fours<n>(a)                  lane i is lane n >> 2 * (i % 4) & 3 of its own four
+//   next_lane(a, b)                      lanes 1 and on of a, then lane 0 of b
+//   previous_lane(a, b)                  the last lane of b, then those of a but the last; only
+//                                        where there are 32 registers
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
