@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -41,6 +42,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if name in metafunc.fixturenames:
             ids = [getattr(value, "__name__", value) for value in values]
             metafunc.parametrize(name, values, ids=ids)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare --sample."""
+    parser.addoption(
+        "--sample",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run each test with its first parameters, and with one in N of the others",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what --sample leaves out: by a hash, lest every N-th be of one dtype."""
+    number = config.getoption("sample")
+    seen: set[str] = set()
+    chosen: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        chosen[test not in seen or crc32(item.nodeid.encode()) % number == 0].append(item)
+        seen.add(test)
+    items[:] = chosen[True]
+    config.hook.pytest_deselected(items=chosen[False])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -188,7 +188,7 @@ def used():
     info = mallinfo()
     return info.uordblks + info.hblkhd, sys.getallocatedblocks()
 
-x = numpy.ones((1, 8, 4, 4), numpy.float32)
+x = numpy.ones((1, 8, 3, 3), numpy.float32)
 wide = numpy.ones((2, 16, 60, 60), numpy.float32)
 weight = numpy.ones((16, 8, 3, 3), numpy.float32)
 layer = pyconv.Conv2d.from_weights(weight, padding=1)

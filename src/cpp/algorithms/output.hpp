@@ -32,10 +32,34 @@ inline std::optional<Clamp> clamp_of(const Activation& activation) {
   }
 }
 
+// The stride from each output pixel to the next in row-major order, if there is one.
+inline std::optional<std::int64_t> pixel_stride(const ConvProblem& problem,
+                                                const Strides& strides) {
+  std::optional<std::int64_t> stride;
+  std::int64_t pixels = 1;
+  for (int axis = kSpatialAxes - 1; axis >= 0; --axis) {
+    const std::int64_t length = problem.axes[static_cast<std::size_t>(axis)].out;
+    if (length == 1) continue;  // its stride means nothing
+    if (!stride) {
+      stride = strides.axis[axis];
+    } else if (strides.axis[axis] != *stride * pixels) {
+      return std::nullopt;
+    }
+    pixels *= length;
+  }
+  return stride.value_or(1);
+}
+
 // Whether kernels whose lanes are channels can write the output themselves.
 inline bool channels_end_in_output(const ConvProblem& problem, const ConvArrays& arrays) {
   return clamp_of(problem.activation) && arrays.out_strides.channel == 1 &&
          (!arrays.residual || arrays.residual_strides.channel == 1);
+}
+
+// The same for pixels as lanes.
+inline bool pixels_end_in_output(const ConvProblem& problem, const ConvArrays& arrays) {
+  return clamp_of(problem.activation) && pixel_stride(problem, arrays.out_strides) == 1 &&
+         (!arrays.residual || pixel_stride(problem, arrays.residual_strides) == 1);
 }
 
 // Sums as they are.
@@ -87,24 +111,6 @@ TileEnd<T> panel_end(const ConvProblem& problem, const ConvArrays& arrays,
   end.low = static_cast<T>(clamp.low);
   end.high = static_cast<T>(clamp.high);
   return end;
-}
-
-// The stride from each output pixel to the next in row-major order, if there is one.
-inline std::optional<std::int64_t> pixel_stride(const ConvProblem& problem,
-                                                const Strides& strides) {
-  std::optional<std::int64_t> stride;
-  std::int64_t pixels = 1;
-  for (int axis = kSpatialAxes - 1; axis >= 0; --axis) {
-    const std::int64_t length = problem.axes[static_cast<std::size_t>(axis)].out;
-    if (length == 1) continue;  // its stride means nothing
-    if (!stride) {
-      stride = strides.axis[axis];
-    } else if (strides.axis[axis] != *stride * pixels) {
-      return std::nullopt;
-    }
-    pixels *= length;
-  }
-  return stride.value_or(1);
 }
 
 // The strides of the input of a 1x1 kernel from each output pixel to the next.

@@ -2,7 +2,7 @@
 // channels that packing it would cost a noticeable part of the multiplication. Here lanes are
 // pixels, in pointwise_channels.cpp they are output channels; the last pixels of an image, and
 // pixels that are not contiguous in an image or that a stride takes from it, are packed all the
-// same.
+// same. Tiles of few rows have pointwise_panels.cpp. plan_pointwise() chooses among the three.
 #include <algorithm>
 #include <limits>
 
@@ -171,7 +171,7 @@ class PointwisePlan final : public RowsPlan {
     for (std::int64_t c = 0; in_place && c < channels_; ++c) {
       offsets[c] = static_cast<std::int32_t>(c * arrays.x_strides.channel);
     }
-    return {in_place, ends_in_registers(arrays), offsets};
+    return {in_place, pixels_end_in_output(problem(), arrays), offsets};
   }
 
   std::size_t offsets_bytes() const {
@@ -217,11 +217,6 @@ class PointwisePlan final : public RowsPlan {
     const std::int64_t channel = arrays.x_strides.channel;
     const std::int64_t limit = std::numeric_limits<std::int32_t>::max() / channels_;
     return channel <= limit && channel >= -limit;
-  }
-
-  bool ends_in_registers(const ConvArrays& arrays) const {
-    return clamp_of(problem().activation) && pixel_stride(problem(), arrays.out_strides) == 1 &&
-           (!arrays.residual || pixel_stride(problem(), arrays.residual_strides) == 1);
   }
 
   void run_task(const ConvArrays& arrays, const Place& at, const Reading& reading,
@@ -407,7 +402,7 @@ bool lanes_are_pixels(const ConvProblem& problem) { return lanes_are_pixels(prob
 // Whether panels of copied pixels pay: tiles of few rows meet each pixel too seldom to wait for two
 // cache lines of most vectors, and of the last ones for more than an L1 cache holds. On AVX2 1.2 to
 // 2 times as fast for 24 outputs and more, 0.85 to 1.0 times for 12. They also gain on lanes of
-// output channels (14 x 14 pixels 1.06), but not with a stride.
+// output channels (14 x 14 pixels 1.06), but not with a stride. The baseline has tiles as small.
 template <class T>
 bool copies_pixels(const ConvProblem& problem, const KernelTable<T>& table) {
   return table.tile_rows <= 4 && most_out_channels(problem) > 4 * table.tile_rows &&

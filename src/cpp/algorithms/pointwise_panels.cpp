@@ -63,8 +63,8 @@ class PointwisePanelsPlan final : public RowsPlan {
   }
 
   std::string tile() const override {
-    return std::to_string(std::min(table_.tile_rows, most_out_channels(problem()))) +
-           " channels x " + std::to_string(table_.tile_vectors * table_.lanes) + " pixels";
+    return std::to_string(table_.tile_rows) + " channels x " +
+           std::to_string(table_.tile_vectors * table_.lanes) + " pixels";
   }
 
   std::string partition(int threads) const override {
@@ -91,6 +91,7 @@ class PointwisePanelsPlan final : public RowsPlan {
       const Split parts = Split::by_count(groups_[at.group].tiles.count(), blocks.parts);
       at.tile = parts.begin(part);
       at.tile_end = parts.end(part);
+      if (at.tile == at.tile_end) return;  // of a group that has fewer tiles than another has parts
       run_task(arrays, at, reading,
                carve(workspace.get() + static_cast<std::size_t>(thread) * bytes));
     });
@@ -105,7 +106,9 @@ class PointwisePanelsPlan final : public RowsPlan {
     const Scratch scratch = carve(workspace);
     const Split blocks = Split::by_limit(ceil_div((end - begin) * width, table_.lanes), vectors_);
     for (std::size_t group = 0; group < groups_.size(); ++group) {
-      const Split parts = Split::by_count(groups_[group].tiles.count(), fewest_parts());
+      const Split& tiles = groups_[group].tiles;
+      const Split parts = Split::by_count(
+          tiles.count(), ceil_div(problem().groups[group].out_channels, most_outs_));
       for (std::int64_t block = 0; block < blocks.count(); ++block) {
         for (std::int64_t part = 0; part < parts.count(); ++part) {
           const Place at{0,
@@ -196,10 +199,8 @@ class PointwisePanelsPlan final : public RowsPlan {
 
   Reading make_reading(const ConvArrays& arrays) const {
     const ConvProblem& p = problem();
-    const auto contiguous = [&](const Strides& strides) { return pixel_stride(p, strides) == 1; };
-    return {contiguous(output_steps(p, arrays.x_strides)),
-            clamp_of(p.activation) && contiguous(arrays.out_strides) &&
-                (!arrays.residual || contiguous(arrays.residual_strides))};
+    return {pixel_stride(p, output_steps(p, arrays.x_strides)) == 1,
+            pixels_end_in_output(p, arrays)};
   }
 
   void run_task(const ConvArrays& arrays, const Place& at, const Reading& reading,
@@ -207,9 +208,9 @@ class PointwisePanelsPlan final : public RowsPlan {
     const Group& group = problem().groups[at.group];
     const GroupPlan& plan = groups_[at.group];
     const std::int64_t vectors = ceil_div(at.end - at.begin, table_.lanes);
-    const Split parts = Split::by_limit(vectors, table_.tile_vectors);
-    for (std::int64_t part = 0; part < parts.count(); ++part) {
-      scratch.panel_vectors[part] = static_cast<std::int32_t>(parts.size(part));
+    const Split panels = Split::by_limit(vectors, table_.tile_vectors);
+    for (std::int64_t panel = 0; panel < panels.count(); ++panel) {
+      scratch.panel_vectors[panel] = static_cast<std::int32_t>(panels.size(panel));
     }
     const std::int64_t first = plan.tiles.begin(at.tile);
     const std::int64_t channels = plan.tiles.begin(at.tile_end) - first;
@@ -230,15 +231,15 @@ class PointwisePanelsPlan final : public RowsPlan {
     for (std::int64_t d = 0; d < depths.count(); ++d) {
       const std::int64_t depth = depths.size(d);
       const bool last = d + 1 == depths.count();
-      pack_pixels(arrays, at, reading, group.in_begin + depths.begin(d), depth, parts.count(),
+      pack_pixels(arrays, at, reading, group.in_begin + depths.begin(d), depth, panels.count(),
                   scratch);
       for (std::int64_t tile = at.tile; tile < at.tile_end; ++tile) {
         const std::int64_t rows = plan.tiles.size(tile);
         const std::int64_t out = plan.tiles.begin(tile);
         const T* const a = weights + out * group.in_channels + depths.begin(d) * rows;
-        for (std::int64_t part = 0; part < parts.count(); ++part) {
-          const std::int64_t column = parts.begin(part) * table_.lanes;
-          const std::int64_t width = parts.size(part) * table_.lanes;
+        for (std::int64_t panel = 0; panel < panels.count(); ++panel) {
+          const std::int64_t column = panels.begin(panel) * table_.lanes;
+          const std::int64_t width = panels.size(panel) * table_.lanes;
           if (last && reading.ends) {
             const std::int64_t at_channel = group.out_begin + out;
             end.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + at_channel : nullptr;
@@ -251,7 +252,7 @@ class PointwisePanelsPlan final : public RowsPlan {
                       at_channel * arrays.out_strides.channel + column;
             end.tail = std::min(table_.lanes, at.end - at.begin - column - (width - table_.lanes));
           }
-          table_.gemm_interleaved[rows - 1][parts.size(part) - 1](
+          table_.gemm_interleaved[rows - 1][panels.size(panel) - 1](
               depth, a, scratch.panels + column * depth,
               scratch.sums + (out - first) * stride + column, stride, d > 0,
               last && reading.ends ? &end : nullptr);

@@ -82,7 +82,6 @@ template <class V, PlaneTaps kTaps, PlaneEdge kEdge, class T>
     pixel[kThird] =
         V::mixed_even(plane_load<V, kLoads, kEdge>(from + kThird, vector, v, 2),
                       plane_load<V, kLoads, kEdge>(from + kThird + V::lanes, vector, v, 3));
-    return;
   } else {
     pixel[kFirst] = V::even(low, high);
     pixel[kFirst + 1] = V::odd(low, high);

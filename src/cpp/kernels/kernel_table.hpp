@@ -292,7 +292,8 @@ struct ColumnArgs {
 
 // Splits rows into panels of panel_vectors[i] vectors each, in which rows follow each other: a
 // row's part of a panel is row first + r of `depth` rows, panels follow each other. Row r is from[r
-// * row_stride] on, `count` elements and zeros up to the end of the last panel.
+// * row_stride] on, `count` elements; the panels end with the vector of the last one, whose other
+// lanes are zeros.
 template <class T>
 struct SplitRowsArgs {
   const T* from;
@@ -701,7 +702,7 @@ struct KernelTable {
   // [shape][n] for tiles of kDepthwiseRows[n] rows
   void (*depthwise_pixels[kDepthwiseShapeCount][kDepthwiseRowCounts])(const DepthwiseArgs<T>&);
 
-  // [shape], or null where registers are too few
+  // [shape], or null where registers are too few or pixels of a stride cannot be told apart
   void (*depthwise_plane[kDepthwisePlaneShapes])(const DepthwisePlaneArgs<T>&);
 
   // [shape][tile rows - 1]
