@@ -17,6 +17,7 @@
 
 #include "algorithms/common.hpp"
 #include "algorithms/output.hpp"
+#include "algorithms/weight_panels.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
 #include "core/partition.hpp"
@@ -94,37 +95,27 @@ template <class T>
 class DirectPlan final : public Plan {
  public:
   explicit DirectPlan(ConvProblem problem_in)
-      : Plan(std::move(problem_in)), table_(kernels<T>()), layout_(problem()) {
-    const ConvProblem& p = problem();
-    for (const Group& group : p.groups) {
-      GroupPlan plan;
-      plan.tiles = Split::by_limit(group.out_channels, table_.tile_rows);
-      plan.depth = group.in_channels * p.taps();
-      plan.packed_offset = packed_elements_;
-      packed_elements_ += group.out_channels * plan.depth;
-      const std::int64_t tile_rows = std::max<std::int64_t>(1, plan.tiles.largest());
+      : Plan(std::move(problem_in)),
+        table_(kernels<T>()),
+        layout_(problem()),
+        tiles_(problem(), table_) {
+    const std::vector<Group>& groups = problem().groups;
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      const std::int64_t tile_rows = std::max<std::int64_t>(1, tiles_.of(g).largest());
       widest_tile_ = std::max(widest_tile_, table_.direct_vectors[tile_rows - 1]);
-      groups_.push_back(plan);
     }
     choose_block();
     phases_ = phases();
-    for (std::size_t g = 0; g < p.groups.size(); ++g) {
-      groups_[g].offsets = offsets_for(p.groups[g].in_channels);
-    }
+    for (const Group& group : groups) offsets_.push_back(offsets_for(group.in_channels));
   }
 
   std::string name() const override { return "direct"; }
   std::string packing() const override { return "direct"; }
 
-  std::size_t packed_bytes() const override {
-    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
-  }
+  std::size_t packed_bytes() const override { return static_cast<std::size_t>(tiles_.bytes()); }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
-    for (std::size_t g = 0; g < weights.size(); ++g) {
-      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].tiles, 1, table_,
-                  static_cast<T*>(packed) + groups_[g].packed_offset);
-    }
+    tiles_.pack(weights, packed);
   }
 
   int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
@@ -173,12 +164,7 @@ class DirectPlan final : public Plan {
   }
 
  private:
-  struct GroupPlan {
-    Split tiles;  // row tiles of output channels
-    std::int64_t depth = 0;
-    std::int64_t packed_offset = 0;
-    std::shared_ptr<const std::vector<std::int32_t>> offsets;
-  };
+  using Offsets = std::shared_ptr<const std::vector<std::int32_t>>;
 
   struct Scratch {
     T* rows;
@@ -243,12 +229,12 @@ class DirectPlan final : public Plan {
   }
 
   // Offsets of k in accumulation order, shared by groups of equally many channels.
-  std::shared_ptr<const std::vector<std::int32_t>> offsets_for(std::int64_t channels) {
-    for (const GroupPlan& other : groups_) {
-      if (other.offsets && other.depth == channels * problem().taps()) return other.offsets;
+  Offsets offsets_for(std::int64_t channels) const {
+    const ConvProblem& p = problem();
+    for (std::size_t g = 0; g < offsets_.size(); ++g) {
+      if (p.groups[g].in_channels == channels) return offsets_[g];
     }
     auto offsets = std::make_shared<std::vector<std::int32_t>>();
-    const ConvProblem& p = problem();
     const std::int64_t plane = layout_.plane(rows_);
     for (std::int64_t block = 0; block < channels; block += kChannelBlock) {
       for (std::int64_t d = 0; d < p.axes[0].kernel; ++d) {
@@ -283,8 +269,7 @@ class DirectPlan final : public Plan {
   // output channels, and all copy the same rows.
   std::int64_t shares(const Split& blocks, int threads) const {
     const ConvProblem& p = problem();
-    std::int64_t most = 1;
-    for (const GroupPlan& plan : groups_) most = std::max(most, plan.tiles.count());
+    const std::int64_t most = std::max<std::int64_t>(1, tiles_.most());
     const auto groups = static_cast<std::int64_t>(p.groups.size());
     const std::int64_t others = p.batch * groups * p.axes[0].out * blocks.count();
     return std::clamp<std::int64_t>(threads / others, 1, most);
@@ -318,7 +303,7 @@ class DirectPlan final : public Plan {
 
   // Of the tiles of a group.
   Split shares_of(const Place& at) const {
-    return Split::by_count(groups_[at.group].tiles.count(), at.shares);
+    return Split::by_count(tiles_.of(at.group).count(), at.shares);
   }
 
   Scratch carve(void* base) const {
@@ -437,18 +422,19 @@ class DirectPlan final : public Plan {
                      std::int64_t channel_end, const std::optional<RowsEnd<T>>& end,
                      const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
-    const GroupPlan& plan = groups_[at.group];
+    const Split& tiles = tiles_.of(at.group);
     const Lines cut = lines(at.rows);
     const std::int64_t sums_stride = cut.all() * table_.lanes;
-    const T* const packed = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
+    const std::int32_t* const offsets = offsets_[at.group]->data();
     const bool one_pass = channels_ >= group.in_channels;
     const bool last = channel_end == group.in_channels;
     const std::int64_t k = channel * problem().taps();
     const std::int64_t depth = (channel_end - channel) * problem().taps();
     const Split shares = shares_of(at);
     for (std::int64_t tile = shares.begin(at.share); tile < shares.end(at.share); ++tile) {
-      const std::int64_t rows = plan.tiles.size(tile);
-      const std::int64_t out = plan.tiles.begin(tile);
+      const std::int64_t rows = tiles.size(tile);
+      const std::int64_t out = tiles.begin(tile);
+      const T* const weights = tiles_.find(arrays.packed_weights, at.group, tile);
       T* const sums = scratch.sums + (one_pass ? 0 : out * sums_stride);
       const Split columns = Split::by_limit(cut.vectors, table_.direct_vectors[rows - 1]);
       RowsEnd<T> tile_end{};
@@ -462,9 +448,8 @@ class DirectPlan final : public Plan {
           tile_end.first = end && vector > 0 ? end->ends[vector - 1] : 0;
           tile_end.ends = scratch.span_ends + vector;
           table_.direct[rows - 1][columns.size(part) - 1](
-              depth, packed + out * plan.depth + k * rows, line_rows + column,
-              plan.offsets->data() + k, line_rows, 0, sums + vector * table_.lanes, sums_stride,
-              k > 0, end && last ? &tile_end : nullptr);
+              depth, weights + k * rows, line_rows + column, offsets + k, line_rows, 0,
+              sums + vector * table_.lanes, sums_stride, k > 0, end && last ? &tile_end : nullptr);
         }
       }
       if (last && !end) finish(arrays, at, group.out_begin + out, rows, cut, sums);
@@ -562,14 +547,14 @@ class DirectPlan final : public Plan {
 
   const KernelTable<T>& table_;
   RowLayout layout_;
-  std::vector<GroupPlan> groups_;
-  std::int64_t packed_elements_ = 0;
+  RowTiles<T> tiles_;
   std::int64_t widest_tile_ = 1;  // vectors
   std::int64_t rows_ = 1;         // output rows of a block
   std::int64_t channels_ = 1;     // input channels of a pass over a block
   std::int64_t channel_stride_ = 0;
   std::int64_t sums_rows_ = 0;
   std::vector<PadPhase> phases_;
+  std::vector<Offsets> offsets_;  // per group
 };
 
 // Beyond these bounds a copy of padded rows is large for what it saves; they also keep offsets

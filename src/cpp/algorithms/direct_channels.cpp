@@ -22,9 +22,9 @@
 // a pixel are then one row of consecutive k, which takes zero padding in and needs no phases.
 #include <algorithm>
 
-#include "algorithms/channel_panels.hpp"
 #include "algorithms/common.hpp"
 #include "algorithms/output.hpp"
+#include "algorithms/weight_panels.hpp"
 #include "core/padding.hpp"
 #include "core/parallel.hpp"
 #include "core/partition.hpp"
@@ -204,7 +204,7 @@ class DirectChannelsPlan final : public Plan {
       at.rows = blocks.rows.size(row);
       at.column = blocks.columns.begin(column);
       at.columns = blocks.columns.size(column);
-      const Split& panels = panels_.of(at.group).vectors;
+      const Split& panels = panels_.of(at.group);
       const Split parts = Split::by_count(panels.count(), blocks.panel_parts);
       at.panel = parts.begin(part);
       at.panel_end = parts.end(part);
@@ -457,18 +457,17 @@ class DirectChannelsPlan final : public Plan {
   void run_panel(const ConvArrays& arrays, const Place& at, bool ends, std::size_t g,
                  std::int64_t panel, const Pass& pass, const Scratch& scratch) const {
     const Group& group = problem().groups[g];
-    const typename ChannelPanels<T>::GroupPanels& panels = panels_.of(g);
+    const Split& panels = panels_.of(g);
     const std::int64_t taps = problem().taps();
     const std::int64_t block_depth =
         std::min(kChannelBlock, std::max<std::int64_t>(1, group.in_channels)) * taps;
     const std::int64_t chunk = kChannelBlock * std::max<std::int64_t>(1, kTileDepth / block_depth);
-    const std::int64_t vectors = panels.vectors.size(panel);
+    const std::int64_t vectors = panels.size(panel);
     const std::int64_t width = vectors * table_.lanes;
-    const std::int64_t first = panels.vectors.begin(panel) * table_.lanes;
+    const std::int64_t first = panels.begin(panel) * table_.lanes;
     const std::int64_t channels = std::min(width, group.out_channels - first);
     const std::int64_t channel = group.out_begin + first;
-    const T* const weights =
-        static_cast<const T*>(arrays.packed_weights) + panels.offset + first * panels.depth;
+    const T* const weights = panels_.find(arrays.packed_weights, g, panel);
     T* const sums = scratch.sums + (one_pass_ ? 0 : at.rows * at.columns * first);
     std::int64_t begin = pass.begin;
     do {

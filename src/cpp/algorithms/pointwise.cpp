@@ -9,6 +9,7 @@
 #include "algorithms/common.hpp"
 #include "algorithms/output.hpp"
 #include "algorithms/pointwise.hpp"
+#include "algorithms/weight_panels.hpp"
 #include "core/parallel.hpp"
 #include "core/partition.hpp"
 #include "core/workspace.hpp"
@@ -39,12 +40,8 @@ template <class T>
 class PointwisePlan final : public RowsPlan {
  public:
   explicit PointwisePlan(ConvProblem problem_in)
-      : RowsPlan(std::move(problem_in)), table_(kernels<T>()) {
+      : RowsPlan(std::move(problem_in)), table_(kernels<T>()), tiles_(problem(), table_) {
     const ConvProblem& p = problem();
-    for (const Group& group : p.groups) {
-      groups_.push_back({Split::by_limit(group.out_channels, table_.tile_rows), packed_elements_});
-      packed_elements_ += group.out_channels * group.in_channels;
-    }
     channels_ = std::max<std::int64_t>(1, most_in_channels(p));
     const std::int64_t vector_bytes = channels_ * table_.lanes * std::int64_t(sizeof(T));
     const std::int64_t plane_bytes = p.out_pixels() * std::int64_t(sizeof(T));
@@ -62,15 +59,10 @@ class PointwisePlan final : public RowsPlan {
   std::string name() const override { return "pointwise"; }
   std::string packing() const override { return "pointwise"; }
 
-  std::size_t packed_bytes() const override {
-    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
-  }
+  std::size_t packed_bytes() const override { return static_cast<std::size_t>(tiles_.bytes()); }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
-    for (std::size_t g = 0; g < weights.size(); ++g) {
-      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].tiles, 1, table_,
-                  static_cast<T*>(packed) + groups_[g].packed_offset);
-    }
+    tiles_.pack(weights, packed);
   }
 
   int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
@@ -125,7 +117,7 @@ class PointwisePlan final : public RowsPlan {
     // Where pixels stay in the cache for all output channels, no other cut would help.
     const bool at_once = reading.in_place && columns_first_;
     const Split blocks = Split::by_limit(vectors, at_once ? vectors : vectors_);
-    for (std::size_t group = 0; group < groups_.size(); ++group) {
+    for (std::size_t group = 0; group < problem().groups.size(); ++group) {
       for (std::int64_t block = 0; block < blocks.count(); ++block) {
         const Place at{0, group, begin * width + blocks.begin(block) * table_.lanes,
                        std::min(begin * width + blocks.end(block) * table_.lanes, end * width)};
@@ -135,11 +127,6 @@ class PointwisePlan final : public RowsPlan {
   }
 
  private:
-  struct GroupPlan {
-    Split tiles;  // row tiles of output channels
-    std::int64_t packed_offset;
-  };
-
   struct Scratch {
     T* panel;  // [channel][panel_pitch]
     T* sums;
@@ -222,7 +209,7 @@ class PointwisePlan final : public RowsPlan {
   void run_task(const ConvArrays& arrays, const Place& at, const Reading& reading,
                 const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
-    const GroupPlan& plan = groups_[at.group];
+    const Split& tiles = tiles_.of(at.group);
     const std::int64_t pixels = at.end - at.begin;
     const std::int64_t vectors = ceil_div(pixels, table_.lanes);
     const T* const image = static_cast<const T*>(arrays.x) + at.image * arrays.x_strides.batch +
@@ -237,19 +224,19 @@ class PointwisePlan final : public RowsPlan {
     }
     RowsEnd<T> end = reading.ends ? rows_end(arrays, scratch) : RowsEnd<T>{};
     const Columns columns[] = {
-        {image + at.begin, reading.offsets, 0, Split::by_limit(in_place, widest(plan))},
+        {image + at.begin, reading.offsets, 0, Split::by_limit(in_place, widest(tiles))},
         {scratch.panel, scratch.offsets, in_place,
-         Split::by_limit(vectors - in_place, widest(plan))},
+         Split::by_limit(vectors - in_place, widest(tiles))},
     };
     for (const Columns& side : columns) {
       if (columns_first_) {
         for (std::int64_t part = 0; part < side.parts.count(); ++part) {
-          for (std::int64_t tile = 0; tile < plan.tiles.count(); ++tile) {
+          for (std::int64_t tile = 0; tile < tiles.count(); ++tile) {
             run_tile(arrays, at, reading, end, side, part, tile, scratch);
           }
         }
       } else {
-        for (std::int64_t tile = 0; tile < plan.tiles.count(); ++tile) {
+        for (std::int64_t tile = 0; tile < tiles.count(); ++tile) {
           for (std::int64_t part = 0; part < side.parts.count(); ++part) {
             run_tile(arrays, at, reading, end, side, part, tile, scratch);
           }
@@ -267,23 +254,21 @@ class PointwisePlan final : public RowsPlan {
   };
 
   // Vectors of the widest tile.
-  std::int64_t widest(const GroupPlan& plan) const {
-    return table_.direct_vectors[plan.tiles.largest() - 1];
+  std::int64_t widest(const Split& tiles) const {
+    return table_.direct_vectors[tiles.largest() - 1];
   }
 
   void run_tile(const ConvArrays& arrays, const Place& at, const Reading& reading, RowsEnd<T>& end,
                 const Columns& side, std::int64_t part, std::int64_t tile,
                 const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
-    const GroupPlan& plan = groups_[at.group];
-    const std::int64_t rows = plan.tiles.size(tile);
-    const std::int64_t out = plan.tiles.begin(tile);
-    const std::int64_t channel = group.out_begin + out;
+    const Split& tiles = tiles_.of(at.group);
+    const std::int64_t rows = tiles.size(tile);
+    const std::int64_t channel = group.out_begin + tiles.begin(tile);
     const std::int64_t vectors = side.parts.size(part);
     const std::int64_t begin = at.begin + (side.first + side.parts.begin(part)) * table_.lanes;
     const std::int64_t pixels = std::min(vectors * table_.lanes, at.end - begin);
-    const T* const weights =
-        static_cast<const T*>(arrays.packed_weights) + plan.packed_offset + out * group.in_channels;
+    const T* const weights = tiles_.find(arrays.packed_weights, at.group, tile);
     std::int16_t& last_lane = scratch.spans[vectors - 1].end;
     if (reading.ends) {
       // In place: to copy a struct that was just written is to wait for the outputs before it.
@@ -302,7 +287,7 @@ class PointwisePlan final : public RowsPlan {
     constexpr std::int64_t line = kAlignment / sizeof(T);
     if (!reading.in_place) {
       const std::int64_t calls =
-          columns_first_ ? part * plan.tiles.count() + tile : tile * side.parts.count() + part;
+          columns_first_ ? part * tiles.count() + tile : tile * side.parts.count() + part;
       ahead = line_to_pack(arrays, at, calls);
     } else if (side.offsets == reading.offsets && tile * line <= vectors * table_.lanes) {
       const std::int64_t next =
@@ -371,8 +356,7 @@ class PointwisePlan final : public RowsPlan {
   }
 
   const KernelTable<T>& table_;
-  std::vector<GroupPlan> groups_;
-  std::int64_t packed_elements_ = 0;
+  RowTiles<T> tiles_;
   std::int64_t channels_ = 1;  // most input channels of a group
   std::int64_t vectors_ = 1;   // of pixels, per task
   // Whether a tile's pixels stay in the L1 cache for all output channels, or else its weights for

@@ -3,10 +3,10 @@
 // the L1 cache, or whose rows are short and far from each other, are copied first.
 #include <algorithm>
 
-#include "algorithms/channel_panels.hpp"
 #include "algorithms/common.hpp"
 #include "algorithms/output.hpp"
 #include "algorithms/pointwise.hpp"
+#include "algorithms/weight_panels.hpp"
 #include "core/parallel.hpp"
 #include "core/partition.hpp"
 #include "core/workspace.hpp"
@@ -86,7 +86,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
       at.group = static_cast<std::size_t>(group);
       at.begin = blocks.units.begin(block) * blocks.unit;
       at.end = blocks.units.end(block) * blocks.unit;
-      const Split panels = Split::by_count(panels_.of(at.group).vectors.count(), blocks.parts);
+      const Split panels = Split::by_count(panels_.of(at.group).count(), blocks.parts);
       at.panel = panels.begin(part);
       at.panel_end = panels.end(part);
       run_task(arrays, at, reading,
@@ -108,7 +108,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
                        begin * width + blocks.begin(block),
                        begin * width + blocks.end(block),
                        0,
-                       panels_.of(group).vectors.count()};
+                       panels_.of(group).count()};
         run_task(arrays, at, reading, carve(workspace));
       }
     }
@@ -266,14 +266,13 @@ class PointwiseChannelsPlan final : public RowsPlan {
   void run_panel(const ConvArrays& arrays, const Place& at, const Reading& reading,
                  WindowTileArgs<T> tile, std::int64_t panel, const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
-    const typename ChannelPanels<T>::GroupPanels& panels = panels_.of(at.group);
-    const std::int64_t vectors = panels.vectors.size(panel);
+    const Split& panels = panels_.of(at.group);
+    const std::int64_t vectors = panels.size(panel);
     const std::int64_t width = vectors * table_.lanes;
-    const std::int64_t first = panels.vectors.begin(panel) * table_.lanes;
+    const std::int64_t first = panels.begin(panel) * table_.lanes;
     const std::int64_t channels = std::min(width, group.out_channels - first);
     const std::int64_t channel = group.out_begin + first;
-    tile.b =
-        static_cast<const T*>(arrays.packed_weights) + panels.offset + first * group.in_channels;
+    tile.b = panels_.find(arrays.packed_weights, at.group, panel);
     tile.c_stride = width;
     TileEnd<T> end{};
     if (reading.ends) {

@@ -7,6 +7,7 @@
 #include "algorithms/common.hpp"
 #include "algorithms/output.hpp"
 #include "algorithms/pointwise.hpp"
+#include "algorithms/weight_panels.hpp"
 #include "core/parallel.hpp"
 #include "core/partition.hpp"
 #include "core/workspace.hpp"
@@ -25,12 +26,8 @@ template <class T>
 class PointwisePanelsPlan final : public RowsPlan {
  public:
   explicit PointwisePanelsPlan(ConvProblem problem_in)
-      : RowsPlan(std::move(problem_in)), table_(kernels<T>()) {
+      : RowsPlan(std::move(problem_in)), table_(kernels<T>()), tiles_(problem(), table_) {
     const ConvProblem& p = problem();
-    for (const Group& group : p.groups) {
-      groups_.push_back({Split::by_limit(group.out_channels, table_.tile_rows), packed_elements_});
-      packed_elements_ += group.out_channels * group.in_channels;
-    }
     const std::int64_t in_channels = most_in_channels(p);
     depth_ = std::clamp<std::int64_t>(in_channels, 1, kPanelDepth);
     most_outs_ = std::clamp<std::int64_t>(most_out_channels(p), 1, kMostOutChannels);
@@ -45,15 +42,10 @@ class PointwisePanelsPlan final : public RowsPlan {
   std::string name() const override { return "pointwise"; }
   std::string packing() const override { return "pointwise"; }
 
-  std::size_t packed_bytes() const override {
-    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
-  }
+  std::size_t packed_bytes() const override { return static_cast<std::size_t>(tiles_.bytes()); }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
-    for (std::size_t g = 0; g < weights.size(); ++g) {
-      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].tiles, 1, table_,
-                  static_cast<T*>(packed) + groups_[g].packed_offset);
-    }
+    tiles_.pack(weights, packed);
   }
 
   int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
@@ -88,7 +80,7 @@ class PointwisePanelsPlan final : public RowsPlan {
       at.group = static_cast<std::size_t>(group);
       at.begin = blocks.vectors.begin(block) * table_.lanes;
       at.end = std::min(blocks.vectors.end(block) * table_.lanes, p.out_pixels());
-      const Split parts = Split::by_count(groups_[at.group].tiles.count(), blocks.parts);
+      const Split parts = Split::by_count(tiles_.of(at.group).count(), blocks.parts);
       at.tile = parts.begin(part);
       at.tile_end = parts.end(part);
       if (at.tile == at.tile_end) return;  // of a group that has fewer tiles than another has parts
@@ -105,10 +97,9 @@ class PointwisePanelsPlan final : public RowsPlan {
     const Reading reading = make_reading(arrays);
     const Scratch scratch = carve(workspace);
     const Split blocks = Split::by_limit(ceil_div((end - begin) * width, table_.lanes), vectors_);
-    for (std::size_t group = 0; group < groups_.size(); ++group) {
-      const Split& tiles = groups_[group].tiles;
+    for (std::size_t group = 0; group < problem().groups.size(); ++group) {
       const Split parts = Split::by_count(
-          tiles.count(), ceil_div(problem().groups[group].out_channels, most_outs_));
+          tiles_.of(group).count(), ceil_div(problem().groups[group].out_channels, most_outs_));
       for (std::int64_t block = 0; block < blocks.count(); ++block) {
         for (std::int64_t part = 0; part < parts.count(); ++part) {
           const Place at{0,
@@ -124,11 +115,6 @@ class PointwisePanelsPlan final : public RowsPlan {
   }
 
  private:
-  struct GroupPlan {
-    Split tiles;  // of output channels
-    std::int64_t packed_offset;
-  };
-
   struct Scratch {
     T* panels;
     T* sums;
@@ -206,17 +192,16 @@ class PointwisePanelsPlan final : public RowsPlan {
   void run_task(const ConvArrays& arrays, const Place& at, const Reading& reading,
                 const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
-    const GroupPlan& plan = groups_[at.group];
+    const Split& tiles = tiles_.of(at.group);
     const std::int64_t vectors = ceil_div(at.end - at.begin, table_.lanes);
     const Split panels = Split::by_limit(vectors, table_.tile_vectors);
     for (std::int64_t panel = 0; panel < panels.count(); ++panel) {
       scratch.panel_vectors[panel] = static_cast<std::int32_t>(panels.size(panel));
     }
-    const std::int64_t first = plan.tiles.begin(at.tile);
-    const std::int64_t channels = plan.tiles.begin(at.tile_end) - first;
+    const std::int64_t first = tiles.begin(at.tile);
+    const std::int64_t channels = tiles.begin(at.tile_end) - first;
     const std::int64_t channel = group.out_begin + first;
     const std::int64_t stride = vectors * table_.lanes;  // of sums
-    const T* const weights = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
     TileEnd<T> end{};
     if (reading.ends) {
       const Clamp clamp = *clamp_of(problem().activation);
@@ -234,9 +219,10 @@ class PointwisePanelsPlan final : public RowsPlan {
       pack_pixels(arrays, at, reading, group.in_begin + depths.begin(d), depth, panels.count(),
                   scratch);
       for (std::int64_t tile = at.tile; tile < at.tile_end; ++tile) {
-        const std::int64_t rows = plan.tiles.size(tile);
-        const std::int64_t out = plan.tiles.begin(tile);
-        const T* const a = weights + out * group.in_channels + depths.begin(d) * rows;
+        const std::int64_t rows = tiles.size(tile);
+        const std::int64_t out = tiles.begin(tile);
+        const T* const a =
+            tiles_.find(arrays.packed_weights, at.group, tile) + depths.begin(d) * rows;
         for (std::int64_t panel = 0; panel < panels.count(); ++panel) {
           const std::int64_t column = panels.begin(panel) * table_.lanes;
           const std::int64_t width = panels.size(panel) * table_.lanes;
@@ -294,8 +280,7 @@ class PointwisePanelsPlan final : public RowsPlan {
   }
 
   const KernelTable<T>& table_;
-  std::vector<GroupPlan> groups_;
-  std::int64_t packed_elements_ = 0;
+  RowTiles<T> tiles_;
   std::int64_t depth_ = 1;      // of panels, at most
   std::int64_t most_outs_ = 1;  // of a task
   std::int64_t vectors_ = 1;    // of pixels, per task

@@ -1,0 +1,92 @@
+// Packed weights in panels as wide as a tile: the layouts that plans share.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "algorithms/common.hpp"
+
+namespace pyconv {
+
+// Per group, one panel after the other of up to `limit` units of `unit` output channels: [k][width]
+// in accumulation order.
+template <class T>
+class WeightPanels {
+ public:
+  // The units of a group, in panels.
+  const Split& of(std::size_t group) const { return groups_[group].units; }
+  std::int64_t bytes() const { return elements_ * std::int64_t(sizeof(T)); }
+
+  // Panels of the group that has the most.
+  std::int64_t most() const {
+    std::int64_t panels = 0;
+    for (const GroupPanels& group : groups_) panels = std::max(panels, group.units.count());
+    return panels;
+  }
+
+  const T* find(const void* packed, std::size_t group, std::int64_t panel) const {
+    const auto& [units, depth, offset] = groups_[group];
+    return static_cast<const T*>(packed) + offset + units.begin(panel) * unit_ * depth;
+  }
+
+  void pack(const std::vector<WeightView>& weights, void* packed) const {
+    for (std::size_t g = 0; g < weights.size(); ++g) {
+      pack_panels(problem_, weights[g], problem_.groups[g], groups_[g].units, unit_, table_,
+                  static_cast<T*>(packed) + groups_[g].offset);
+    }
+  }
+
+ protected:
+  struct GroupPanels {
+    Split units;          // of output channels, in panels
+    std::int64_t depth;   // k
+    std::int64_t offset;  // of the first panel
+  };
+
+  WeightPanels(const ConvProblem& problem, const KernelTable<T>& table, std::int64_t unit,
+               std::int64_t limit)
+      : problem_(problem), table_(table), unit_(unit) {
+    for (const Group& group : problem.groups) {
+      const std::int64_t units = ceil_div(group.out_channels, unit);
+      groups_.push_back(
+          {Split::by_limit(units, limit), group.in_channels * problem.taps(), elements_});
+      elements_ += units * unit * groups_.back().depth;
+    }
+  }
+
+  const ConvProblem& problem_;
+  const KernelTable<T>& table_;
+  std::int64_t unit_;
+  std::vector<GroupPanels> groups_;
+  std::int64_t elements_ = 0;
+};
+
+// Where lanes are pixels: row tiles of output channels. The two plans whose packing is "pointwise"
+// share weights because both keep them here.
+template <class T>
+class RowTiles : public WeightPanels<T> {
+ public:
+  RowTiles(const ConvProblem& problem, const KernelTable<T>& table)
+      : WeightPanels<T>(problem, table, 1, table.tile_rows) {}
+};
+
+// Where lanes are output channels: vectors of them, the packing "channels".
+template <class T>
+class ChannelPanels : public WeightPanels<T> {
+ public:
+  ChannelPanels(const ConvProblem& problem, const KernelTable<T>& table)
+      : WeightPanels<T>(problem, table, table.lanes, table.tile_vectors) {}
+
+  std::string tile() const {
+    const KernelTable<T>& table = this->table_;
+    std::int64_t vectors = 0;
+    for (const auto& group : this->groups_) vectors = std::max(vectors, group.units.largest());
+    if (vectors < 1) return "none";
+    return std::to_string(table.channels_rows[vectors - 1]) + " pixels x " +
+           std::to_string(vectors * table.lanes) + " channels";
+  }
+};
+
+}  // namespace pyconv
