@@ -163,7 +163,8 @@ void depthwise_channels(const DepthwiseChannelsArgs<T>& args) {
 
 template <class T, int kRows = kMaxDepthwiseChannelRows, int kIndex = 0>
 constexpr void fill_depthwise_channels(KernelTable<T>& table) {
-  constexpr DepthwiseShape kShape = kDepthwiseShapes[kIndex];
+  // One lane at a time, knowing the shape is not worth a megabyte of code.
+  constexpr DepthwiseShape kShape = kDepthwiseShapes[Vec<T>::lanes > 1 ? kIndex : 0];
   table.depthwise_channels[kIndex][kRows - 1] =
       depthwise_channels<T, kRows, kShape.size, kShape.step>;
   if constexpr (kIndex + 1 < kDepthwiseShapeCount) {

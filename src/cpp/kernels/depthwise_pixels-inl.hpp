@@ -233,8 +233,10 @@ template <class T, int kHeight = 0, int kIndex = 0>
 constexpr void fill_depthwise_pixels(KernelTable<T>& table) {
   constexpr int kRows = kDepthwiseRows[kHeight];
   constexpr DepthwiseShape kShape = kDepthwiseShapes[kIndex];
-  // One or two rows are what remains of an image: not worth code of their own where any will do.
-  constexpr int kSize = kRows > 2 || kShape.step == 2 ? kShape.size : 0;
+  // One or two rows are what remains of an image, and one lane is no hurry: not worth code of their
+  // own where any will do.
+  constexpr bool kKnown = (kRows > 2 && Vec<T>::lanes > 1) || kShape.step == 2;
+  constexpr int kSize = kKnown ? kShape.size : 0;
   table.depthwise_pixels[kIndex][kHeight] = depthwise_pixels<T, kRows, kSize, kShape.step>;
   if constexpr (kIndex + 1 < kDepthwiseShapeCount) {
     fill_depthwise_pixels<T, kHeight, kIndex + 1>(table);

@@ -95,6 +95,48 @@ template <class V, PlaneTaps kTaps, PlaneEdge kEdge, class T>
   }
 }
 
+// Sends a tile's sums to rows from `row` on, each step for all sums at once: together the bias and
+// both bounds would take three registers.
+template <PlaneEdge kEdge, bool kMixed, class V, int kRows, int kVectors, class T>
+[[gnu::always_inline]] static inline void end_plane_tile(const DepthwisePlaneArgs<T>& args,
+                                                         const DepthwiseEnd<T>& end,
+                                                         std::int64_t row,
+                                                         const PlaneVector<V> (&vectors)[kVectors],
+                                                         V (&sum)[kRows][kVectors]) {
+  const auto for_each_sum = [&](const auto& visit) {
+#pragma GCC unroll 14
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) visit(sum[r][v], r, vectors[v]);
+    }
+  };
+  const V bias = V::broadcast(end.bias);
+  for_each_sum([&](V& each, int, const PlaneVector<V>&) {
+    if constexpr (kMixed) each = V::in_order(each);
+    each = each + bias;
+  });
+  if (end.residual) {
+    const T* const residual = end.residual + row * end.residual_row - args.column;
+    for_each_sum([&](V& each, int r, const PlaneVector<V>& vector) {
+      const T* const from = residual + r * end.residual_row + vector.column;
+      each = each + (kEdge == PlaneEdge::any ? V::load_or_zero(vector.store, from) : V::load(from));
+    });
+  }
+  const V low = V::broadcast(end.low);
+  for_each_sum([&](V& each, int, const PlaneVector<V>&) { each = V::max(low, each); });
+  const V high = V::broadcast(end.high);
+  T* const out = end.out + row * end.out_row - args.column;
+  for_each_sum([&](V& each, int r, const PlaneVector<V>& vector) {
+    T* const to = out + r * end.out_row + vector.column;
+    each = V::min(high, each);
+    if constexpr (kEdge == PlaneEdge::any) {
+      each.store(vector.store, to);
+    } else {
+      each.store(to);
+    }
+  });
+}
+
 // `kRows` output rows of a channel's plane from `row` on, at some vectors of columns. `end` is that
 // of the channel.
 template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdge kEdge, class T>
@@ -166,34 +208,67 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
       for (int v = 0; v < kVectors; ++v) from[v] += args.x_row;
     }
   }
-  const V bias = V::broadcast(end.bias);
-  const V low = V::broadcast(end.low);
-  const V high = V::broadcast(end.high);
-  T* out = end.out + row * end.out_row;
-  const T* residual = end.residual;
-  if (residual) residual += row * end.residual_row;
-#pragma GCC unroll 14
-  for (int r = 0; r < kRows; ++r) {
+  end_plane_tile<kEdge, stride_of(kTaps) == 2 && V::mixes_pairs>(args, end, row, vectors, sum);
+}
+
+// Where registers are few, a tile has so few rows that its first and last input rows, which meet
+// fewer sums, take a good part of the time: chains wait for each other. There two vectors of
+// columns go down the plane instead, each input row meeting the sums of kSize output rows, of which
+// it ends one and begins another. 3x3 planes are 1.2 to 1.7 times as fast so.
+constexpr bool plane_rolls(int size, PlaneTaps taps, int vectors) {
+  return PYCONV_VECTOR_REGISTERS == 16 && size == 3 && taps == PlaneTaps::unit && vectors == 2;
+}
+
+template <class V, class T, PlaneEdge kEdge>
+static void roll_plane(const DepthwisePlaneArgs<T>& args, std::int64_t channel,
+                       const DepthwiseEnd<T>& channel_end, const PlaneVector<V>* vectors,
+                       std::int64_t count) {
+  constexpr int kSize = 3;
+  constexpr int kVectors = 2;
+  // Copies, which no store can change.
+  const DepthwiseEnd<T> end = channel_end;
+  const auto in_rows = static_cast<std::uint64_t>(args.in_rows);
+  const std::int64_t rows = args.rows;
+  const std::int64_t x_row = args.x_row;
+  const std::int64_t ahead = args.ahead;
+  PlaneVector<V> at[kVectors] = {vectors[0], vectors[1]};
+  const T* const x = args.planes[0].x + channel * args.x_channel - args.pad_column;
+  const T* const weights = args.planes[0].weights + channel * args.weights_channel;
+  V weight[kSize * kSize];
+#pragma GCC unroll 25
+  for (int i = 0; i < kSize * kSize; ++i) weight[i] = V::broadcast(weights[i]);
+  for (std::int64_t strip = 0; strip < count; ++strip) {
+    // Of the output rows that the next input row ends, passes and begins.
+    V last[1][kVectors] = {{V::zero(), V::zero()}};
+    V middle[kVectors] = {V::zero(), V::zero()};
+    const T* from = x - args.pad_row * x_row;
+    for (std::int64_t row = 1 - kSize; row < rows; ++row, from += x_row) {
+      const auto in_row = static_cast<std::uint64_t>(row + kSize - 1 - args.pad_row);
+      V first[kVectors] = {V::zero(), V::zero()};
+      if (in_row < in_rows) {
+#pragma GCC unroll 8
+        for (int w = 0; w < kSize; ++w) {
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      V result = sum[r][v];
-      if constexpr (kStride == 2 && V::mixes_pairs) result = V::in_order(result);
-      result = result + bias;
-      const std::int64_t column = vectors[v].column - args.column;
-      if (residual) {
-        const T* from = residual + column;
-        result = result + (kEdge == PlaneEdge::any ? V::load_or_zero(vectors[v].store, from)
-                                                   : V::load(from));
+          for (int v = 0; v < kVectors; ++v) {
+            V pixel = plane_load<V, kSize, kEdge>(from + at[v].column + w, at[v], v, w);
+            asm("" : "+v"(pixel.v));  // or GCC would load it again for every use
+            last[0][v] = V::fma(weight[2 * kSize + w], pixel, last[0][v]);
+            asm volatile(""
+                         : "+v"(last[0][v].v));  // or it would put these off until they are stored
+            middle[v] = V::fma(weight[kSize + w], pixel, middle[v]);
+            first[v] = V::fma(weight[w], pixel, first[v]);
+          }
+        }
       }
-      result = V::min(high, V::max(low, result));
-      if constexpr (kEdge == PlaneEdge::any) {
-        result.store(vectors[v].store, out + column);
-      } else {
-        result.store(out + column);
+      if (ahead != 0) __builtin_prefetch(from + at[0].column + ahead, 0, 2);
+      if (row >= 0) end_plane_tile<kEdge, false>(args, end, row, at, last);
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        last[0][v] = middle[v];
+        middle[v] = first[v];
       }
     }
-    out += end.out_row;
-    if (residual) residual += end.residual_row;
+    for (int v = 0; v < kVectors; ++v) at[v].column += kVectors * V::lanes;
   }
 }
 
@@ -252,6 +327,14 @@ struct PlaneTileTable {
   void run(const DepthwisePlaneArgs<T>& args, std::int64_t channel, const DepthwiseEnd<T>& end,
            const Cut& cut, const PlaneVector<V>* vectors, std::int64_t count,
            PlaneEdge edge) const {
+    if constexpr (plane_rolls(kSize, kTaps, kVectors)) {
+      if (args.plane_count == 1) {
+        const auto roll = edge == PlaneEdge::none    ? roll_plane<V, T, PlaneEdge::none>
+                          : edge == PlaneEdge::sides ? roll_plane<V, T, PlaneEdge::sides>
+                                                     : roll_plane<V, T, PlaneEdge::any>;
+        return roll(args, channel, end, vectors, count);
+      }
+    }
     std::int64_t row = 0;
     for (std::int64_t part = 0; part < cut.count; ++part) {
       const std::int64_t rows = cut.rows + (part < cut.more ? 1 : 0);

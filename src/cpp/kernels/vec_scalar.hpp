@@ -33,27 +33,30 @@
 
 namespace pyconv::PYCONV_ISA {
 
-// Rounded once, without the FMA instruction. The product of two floats is exact in double. Adding c
-// in double and rounding to odd keeps what the last bit would lose, so that the final rounding to
-// float sees the exact sum (Boldo, Melquiond 2008, Emulation of FMA and correctly rounded sums).
-// Ten times faster than the C library's fmaf on a CPU without FMA.
+// A sum in double, rounded to odd by what it left out, so that the rounding to float sees the exact
+// sum.
+[[gnu::cold, gnu::noinline]] static float rounded_once(double sum, double error) {
+  std::int64_t bits;
+  __builtin_memcpy(&bits, &sum, sizeof bits);
+  const bool finite = (bits & 0x7ff0000000000000) != 0x7ff0000000000000;
+  if (finite && (bits & 1) == 0) {
+    // One unit towards the error: the bit pattern of a double grows with its magnitude.
+    bits += (error > 0.0) == (sum > 0.0) ? 1 : -1;
+    __builtin_memcpy(&sum, &bits, sizeof sum);
+  }
+  return static_cast<float>(sum);
+}
+
+// Rounded once, without the FMA instruction (Boldo, Melquiond 2008, Emulation of FMA and correctly
+// rounded sums). The product of two floats is exact in double, and so are most sums of such a
+// product and a float. Ten times faster than the C library's fmaf on a CPU without FMA.
 static inline float fused_multiply_add(float a, float b, float c) {
   const double product = static_cast<double>(a) * static_cast<double>(b);
   const double addend = static_cast<double>(c);
   const double sum = product + addend;
   const double addend_part = sum - product;
   const double error = (product - (sum - addend_part)) + (addend - addend_part);
-  std::int64_t bits;
-  __builtin_memcpy(&bits, &sum, sizeof bits);
-  const bool finite = (bits & 0x7ff0000000000000) != 0x7ff0000000000000;
-  if (error != 0.0 && finite && (bits & 1) == 0) {
-    // One unit towards the error: the bit pattern of a double grows with its magnitude.
-    bits += (error > 0.0) == (sum > 0.0) ? 1 : -1;
-    double odd;
-    __builtin_memcpy(&odd, &bits, sizeof odd);
-    return static_cast<float>(odd);
-  }
-  return static_cast<float>(sum);
+  return error == 0.0 ? static_cast<float>(sum) : rounded_once(sum, error);
 }
 
 static inline double fused_multiply_add(double a, double b, double c) {
