@@ -40,6 +40,13 @@ template <PlaneTaps kTaps, class T>
   return kTaps == PlaneTaps::apart ? args.tap_step : 1;
 }
 
+// Whether a load may reach over the side of the plane if its vector is the first of a row (v = 0)
+// or ends with the row (v = 1).
+constexpr bool plane_load_at_side(int loads, PlaneTaps taps, int v, int i) {
+  if (stride_of(taps) == 2) return i % 2 == v;
+  return v == 0 ? i < loads / 2 : 2 * i >= loads;
+}
+
 // Which loads and stores of a tile have masks: those of a vector at one side of the plane have few.
 enum class PlaneEdge {
   none,
@@ -58,11 +65,11 @@ struct PlaneVector {
 };
 
 // The `i`-th load of a row under the `v`-th vector of a tile.
-template <class V, int kLoads, PlaneEdge kEdge, class T>
+template <class V, int kLoads, PlaneTaps kTaps, PlaneEdge kEdge, class T>
 [[gnu::always_inline]] static inline V plane_load(const T* from, const PlaneVector<V>& vector,
                                                   int v, int i) {
-  const bool side = v == 0 ? i < kLoads / 2 : 2 * i >= kLoads;
-  const bool masked = kEdge == PlaneEdge::any || (kEdge == PlaneEdge::sides && side);
+  const bool masked = kEdge == PlaneEdge::any ||
+                      (kEdge == PlaneEdge::sides && plane_load_at_side(kLoads, kTaps, v, i));
   return masked ? V::load_or_zero(vector.load[i], from) : V::load(from);
 }
 
@@ -72,16 +79,16 @@ template <class V, PlaneTaps kTaps, PlaneEdge kEdge, class T>
                                                        int v, V (&pixel)[3]) {
   constexpr int kFirst = kTaps == PlaneTaps::odd ? 1 : 0;
   constexpr int kLoads = plane_loads<V>(3, kTaps);
-  V low = plane_load<V, kLoads, kEdge>(from + kFirst, vector, v, 0);
-  V high = plane_load<V, kLoads, kEdge>(from + kFirst + V::lanes, vector, v, 1);
+  V low = plane_load<V, kLoads, kTaps, kEdge>(from + kFirst, vector, v, 0);
+  V high = plane_load<V, kLoads, kTaps, kEdge>(from + kFirst + V::lanes, vector, v, 1);
   asm("" : "+v"(low.v), "+v"(high.v));  // or GCC would load both twice
   if constexpr (V::mixes_pairs) {
     constexpr int kThird = kTaps == PlaneTaps::odd ? 0 : 2;
     pixel[kFirst] = V::mixed_even(low, high);
     pixel[kFirst + 1] = V::mixed_odd(low, high);
     pixel[kThird] =
-        V::mixed_even(plane_load<V, kLoads, kEdge>(from + kThird, vector, v, 2),
-                      plane_load<V, kLoads, kEdge>(from + kThird + V::lanes, vector, v, 3));
+        V::mixed_even(plane_load<V, kLoads, kTaps, kEdge>(from + kThird, vector, v, 2),
+                      plane_load<V, kLoads, kTaps, kEdge>(from + kThird + V::lanes, vector, v, 3));
   } else {
     pixel[kFirst] = V::even(low, high);
     pixel[kFirst + 1] = V::odd(low, high);
@@ -190,8 +197,8 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
             if constexpr (kStride == 2) {
               pixel = strided[v][w];
             } else {
-              pixel = plane_load<V, kSize, kEdge>(from[v] + w * tap_step<kTaps>(args), vectors[v],
-                                                  v, w);
+              pixel = plane_load<V, kSize, kTaps, kEdge>(from[v] + w * tap_step<kTaps>(args),
+                                                         vectors[v], v, w);
             }
             asm("" : "+v"(pixel.v));  // or GCC would load it again for every use
 #pragma GCC unroll 14
@@ -213,18 +220,19 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
 
 // Where registers are few, a tile has so few rows that its first and last input rows, which meet
 // fewer sums, take a good part of the time: chains wait for each other. There two vectors of
-// columns go down the plane instead, each input row meeting the sums of kSize output rows, of which
-// it ends one and begins another. 3x3 planes are 1.2 to 1.7 times as fast so.
-constexpr bool plane_rolls(int size, PlaneTaps taps, int vectors) {
-  return PYCONV_VECTOR_REGISTERS == 16 && size == 3 && taps == PlaneTaps::unit && vectors == 2;
+// columns go down the plane instead, and an input row meets the sums of all output rows that it
+// ends, passes or begins. 3x3 planes are 1.3 to 2 times as fast so.
+constexpr bool plane_rolls(int size, PlaneTaps taps) {
+  return PYCONV_VECTOR_REGISTERS == 16 && size == 3 && taps != PlaneTaps::apart;
 }
 
-template <class V, class T, PlaneEdge kEdge>
+template <class V, class T, PlaneTaps kTaps, PlaneEdge kEdge>
 static void roll_plane(const DepthwisePlaneArgs<T>& args, std::int64_t channel,
                        const DepthwiseEnd<T>& channel_end, const PlaneVector<V>* vectors,
                        std::int64_t count) {
   constexpr int kSize = 3;
   constexpr int kVectors = 2;
+  constexpr int kStride = stride_of(kTaps);
   // Copies, which no store can change.
   const DepthwiseEnd<T> end = channel_end;
   const auto in_rows = static_cast<std::uint64_t>(args.in_rows);
@@ -234,37 +242,59 @@ static void roll_plane(const DepthwisePlaneArgs<T>& args, std::int64_t channel,
   PlaneVector<V> at[kVectors] = {vectors[0], vectors[1]};
   const T* const x = args.planes[0].x + channel * args.x_channel - args.pad_column;
   const T* const weights = args.planes[0].weights + channel * args.weights_channel;
-  V weight[kSize * kSize];
-#pragma GCC unroll 25
-  for (int i = 0; i < kSize * kSize; ++i) weight[i] = V::broadcast(weights[i]);
+  V weight[kSize][kSize];
+#pragma GCC unroll 8
+  for (int h = 0; h < kSize; ++h) {
+#pragma GCC unroll 8
+    for (int w = 0; w < kSize; ++w) weight[h][w] = V::broadcast(weights[h * kSize + w]);
+  }
   for (std::int64_t strip = 0; strip < count; ++strip) {
-    // Of the output rows that the next input row ends, passes and begins.
+    // Of the output rows that the next input row ends, and at stride 1 passes.
     V last[1][kVectors] = {{V::zero(), V::zero()}};
     V middle[kVectors] = {V::zero(), V::zero()};
-    const T* from = x - args.pad_row * x_row;
-    for (std::int64_t row = 1 - kSize; row < rows; ++row, from += x_row) {
-      const auto in_row = static_cast<std::uint64_t>(row + kSize - 1 - args.pad_row);
-      V first[kVectors] = {V::zero(), V::zero()};
-      if (in_row < in_rows) {
-#pragma GCC unroll 8
-        for (int w = 0; w < kSize; ++w) {
+    std::int64_t row = kStride == 1 ? 1 - kSize : -1;
+    std::int64_t in_row = row * kStride + kSize - 1 - args.pad_row;
+    const T* from = x + in_row * x_row;
+    for (; row < rows; ++row, in_row += kStride, from += kStride * x_row) {
+      const auto inside = [&](std::int64_t i) { return static_cast<std::uint64_t>(i) < in_rows; };
+      if (kStride == 2 && inside(in_row - 1)) {
 #pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) {
-            V pixel = plane_load<V, kSize, kEdge>(from + at[v].column + w, at[v], v, w);
+        for (int v = 0; v < kVectors; ++v) {
+          V pixel[kSize];
+          plane_pixels<V, kTaps, kEdge>(from - x_row + at[v].column * kStride, at[v], v, pixel);
+#pragma GCC unroll 8
+          for (int w = 0; w < kSize; ++w) last[0][v] = V::fma(weight[1][w], pixel[w], last[0][v]);
+          asm volatile("" : "+v"(last[0][v].v));
+        }
+      }
+      V first[kVectors] = {V::zero(), V::zero()};
+      if (inside(in_row)) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) {
+          const T* const column = from + at[v].column * kStride;
+          V strided[kSize];
+          if constexpr (kStride == 2) plane_pixels<V, kTaps, kEdge>(column, at[v], v, strided);
+#pragma GCC unroll 8
+          for (int w = 0; w < kSize; ++w) {
+            V pixel;
+            if constexpr (kStride == 2) {
+              pixel = strided[w];
+            } else {
+              pixel = plane_load<V, kSize, kTaps, kEdge>(column + w, at[v], v, w);
+            }
             asm("" : "+v"(pixel.v));  // or GCC would load it again for every use
-            last[0][v] = V::fma(weight[2 * kSize + w], pixel, last[0][v]);
-            asm volatile(""
-                         : "+v"(last[0][v].v));  // or it would put these off until they are stored
-            middle[v] = V::fma(weight[kSize + w], pixel, middle[v]);
-            first[v] = V::fma(weight[w], pixel, first[v]);
+            last[0][v] = V::fma(weight[2][w], pixel, last[0][v]);
+            asm volatile("" : "+v"(last[0][v].v));  // or it would put it off until it is stored
+            if (kStride == 1) middle[v] = V::fma(weight[1][w], pixel, middle[v]);
+            first[v] = V::fma(weight[0][w], pixel, first[v]);
           }
         }
       }
-      if (ahead != 0) __builtin_prefetch(from + at[0].column + ahead, 0, 2);
-      if (row >= 0) end_plane_tile<kEdge, false>(args, end, row, at, last);
+      if (ahead != 0) __builtin_prefetch(from + at[0].column * kStride + ahead, 0, 2);
+      if (row >= 0) end_plane_tile<kEdge, kStride == 2 && V::mixes_pairs>(args, end, row, at, last);
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
-        last[0][v] = middle[v];
+        last[0][v] = kStride == 1 ? middle[v] : first[v];
         middle[v] = first[v];
       }
     }
@@ -327,14 +357,6 @@ struct PlaneTileTable {
   void run(const DepthwisePlaneArgs<T>& args, std::int64_t channel, const DepthwiseEnd<T>& end,
            const Cut& cut, const PlaneVector<V>* vectors, std::int64_t count,
            PlaneEdge edge) const {
-    if constexpr (plane_rolls(kSize, kTaps, kVectors)) {
-      if (args.plane_count == 1) {
-        const auto roll = edge == PlaneEdge::none    ? roll_plane<V, T, PlaneEdge::none>
-                          : edge == PlaneEdge::sides ? roll_plane<V, T, PlaneEdge::sides>
-                                                     : roll_plane<V, T, PlaneEdge::any>;
-        return roll(args, channel, end, vectors, count);
-      }
-    }
     std::int64_t row = 0;
     for (std::int64_t part = 0; part < cut.count; ++part) {
       const std::int64_t rows = cut.rows + (part < cut.more ? 1 : 0);
@@ -406,9 +428,10 @@ static void narrow_plane_of(const DepthwisePlaneArgs<T>& args) {
 template <class V, int kSize, PlaneTaps kTaps, class T>
 static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   constexpr int kStride = stride_of(kTaps);
-  constexpr int kPair = plane_rows(kSize, kStride, 2) > 0 ? 2 : 1;  // where registers are few
+  constexpr bool kRolls = plane_rolls(kSize, kTaps);
+  constexpr int kPair = kRolls || plane_rows(kSize, kStride, 2) > 0 ? 2 : 1;  // registers are few
   static constexpr PlaneTileTable<V, T, kSize, kTaps, 1> kSingle;
-  static constexpr PlaneTileTable<V, T, kSize, kTaps, kPair> kPairs;
+  static constexpr PlaneTileTable<V, T, kSize, kTaps, kRolls ? 1 : kPair> kTiles;
   constexpr int kLoads = plane_loads<V>(kSize, kTaps);
   const std::int64_t columns_end = args.column + args.columns;
   const auto is_whole = [&](std::int64_t column, int i) {
@@ -435,8 +458,8 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
       kPair == 2 &&
       (vectors == 2 || (vectors > 2 && inside(column_of(1)) && inside(column_of(vectors - 2))));
   for (int i = 0; i < kLoads; ++i) {
-    if (2 * i + 1 >= kLoads) sides = sides && is_whole(args.column, i);
-    if (2 * i + 1 <= kLoads) sides = sides && is_whole(right, i);
+    sides = sides && (plane_load_at_side(kLoads, kTaps, 0, i) || is_whole(args.column, i)) &&
+            (plane_load_at_side(kLoads, kTaps, 1, i) || is_whole(right, i));
   }
 
   // Vectors [first, last) have outputs and inputs in all lanes.
@@ -467,12 +490,28 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   for (std::int64_t n = 0; n < others && n < kMostKept; ++n) kept[n] = other(n);
 
   const auto single_cut = kSingle.cut(args.rows);
-  const auto pairs_cut = kPairs.cut(args.rows);
+  const auto cut = kTiles.cut(args.rows);
+  const auto run_pairs = [&](std::int64_t channel, const DepthwiseEnd<T>& end,
+                             const PlaneVector<V>* two, std::int64_t count, PlaneEdge where) {
+    if constexpr (!kRolls) {
+      kTiles.run(args, channel, end, cut, two, count, where);
+    } else if (args.plane_count == 1) {
+      const auto roll = where == PlaneEdge::none    ? roll_plane<V, T, kTaps, PlaneEdge::none>
+                        : where == PlaneEdge::sides ? roll_plane<V, T, kTaps, PlaneEdge::sides>
+                                                    : roll_plane<V, T, kTaps, PlaneEdge::any>;
+      roll(args, channel, end, two, count);
+    } else if (where == PlaneEdge::none) {
+      kSingle.run(args, channel, end, cut, two, 2 * count, where);
+    } else {
+      kSingle.run(args, channel, end, cut, two, 1, PlaneEdge::any);
+      kSingle.run(args, channel, end, cut, two + 1, 1, PlaneEdge::any);
+    }
+  };
   for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
-    if (pairs > 0) kPairs.run(args, channel, end, pairs_cut, inner, pairs, PlaneEdge::none);
+    if (pairs > 0) run_pairs(channel, end, inner, pairs, PlaneEdge::none);
     if (sides) {
       if (resume < last) kSingle.run(args, channel, end, single_cut, &single, 1, PlaneEdge::none);
-      kPairs.run(args, channel, end, pairs_cut, side, 1, PlaneEdge::sides);
+      run_pairs(channel, end, side, 1, PlaneEdge::sides);
     }
     for (std::int64_t n = 0; n < others; n += kPair) {
       PlaneVector<V> computed[2];
@@ -484,7 +523,7 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
       if (kPair == 1 || n + 1 == others) {
         kSingle.run(args, channel, end, single_cut, two, 1, PlaneEdge::any);
       } else {
-        kPairs.run(args, channel, end, pairs_cut, two, 1, PlaneEdge::any);
+        run_pairs(channel, end, two, 1, PlaneEdge::any);
       }
     }
   });
