@@ -104,7 +104,7 @@ template <class V, PlaneTaps kTaps, PlaneEdge kEdge, class T>
 
 // Sends a tile's sums to rows from `row` on, each step for all sums at once: together the bias and
 // both bounds would take three registers.
-template <PlaneEdge kEdge, bool kMixed, class V, int kRows, int kVectors, class T>
+template <PlaneTaps kTaps, PlaneEdge kEdge, class V, int kRows, int kVectors, class T>
 [[gnu::always_inline]] static inline void end_plane_tile(const DepthwisePlaneArgs<T>& args,
                                                          const DepthwiseEnd<T>& end,
                                                          std::int64_t row,
@@ -119,7 +119,7 @@ template <PlaneEdge kEdge, bool kMixed, class V, int kRows, int kVectors, class 
   };
   const V bias = V::broadcast(end.bias);
   for_each_sum([&](V& each, int, const PlaneVector<V>&) {
-    if constexpr (kMixed) each = V::in_order(each);
+    if constexpr (stride_of(kTaps) == 2 && V::mixes_pairs) each = V::in_order(each);
     each = each + bias;
   });
   if (end.residual) {
@@ -215,7 +215,7 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
       for (int v = 0; v < kVectors; ++v) from[v] += args.x_row;
     }
   }
-  end_plane_tile<kEdge, stride_of(kTaps) == 2 && V::mixes_pairs>(args, end, row, vectors, sum);
+  end_plane_tile<kTaps, kEdge>(args, end, row, vectors, sum);
 }
 
 // Where registers are few, a tile has so few rows that its first and last input rows, which meet
@@ -291,7 +291,7 @@ static void roll_plane(const DepthwisePlaneArgs<T>& args, std::int64_t channel,
         }
       }
       if (ahead != 0) __builtin_prefetch(from + at[0].column * kStride + ahead, 0, 2);
-      if (row >= 0) end_plane_tile<kEdge, kStride == 2 && V::mixes_pairs>(args, end, row, at, last);
+      if (row >= 0) end_plane_tile<kTaps, kEdge>(args, end, row, at, last);
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
         last[0][v] = kStride == 1 ? middle[v] : first[v];
@@ -429,9 +429,8 @@ template <class V, int kSize, PlaneTaps kTaps, class T>
 static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   constexpr int kStride = stride_of(kTaps);
   constexpr bool kRolls = plane_rolls(kSize, kTaps);
-  constexpr int kPair = kRolls || plane_rows(kSize, kStride, 2) > 0 ? 2 : 1;  // registers are few
   static constexpr PlaneTileTable<V, T, kSize, kTaps, 1> kSingle;
-  static constexpr PlaneTileTable<V, T, kSize, kTaps, kRolls ? 1 : kPair> kTiles;
+  static constexpr PlaneTileTable<V, T, kSize, kTaps, kRolls ? 1 : 2> kTiles;
   constexpr int kLoads = plane_loads<V>(kSize, kTaps);
   const std::int64_t columns_end = args.column + args.columns;
   const auto is_whole = [&](std::int64_t column, int i) {
@@ -455,8 +454,7 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   // neither: the last one ends with the row, and writes some columns again.
   const std::int64_t right = columns_end - V::lanes;
   bool sides =
-      kPair == 2 &&
-      (vectors == 2 || (vectors > 2 && inside(column_of(1)) && inside(column_of(vectors - 2))));
+      vectors == 2 || (vectors > 2 && inside(column_of(1)) && inside(column_of(vectors - 2)));
   for (int i = 0; i < kLoads; ++i) {
     sides = sides && (plane_load_at_side(kLoads, kTaps, 0, i) || is_whole(args.column, i)) &&
             (plane_load_at_side(kLoads, kTaps, 1, i) || is_whole(right, i));
@@ -472,16 +470,16 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
     while (last < vectors && inside(column_of(last))) ++last;
   }
 
-  const std::int64_t pairs = (last - first) / kPair;
-  PlaneVector<V> inner[kPair];
-  for (int v = 0; v < kPair; ++v) inner[v].column = column_of(first + v);
-  const std::int64_t resume = first + kPair * pairs;
+  const std::int64_t pairs = (last - first) / 2;
+  PlaneVector<V> inner[2];
+  for (int v = 0; v < 2; ++v) inner[v].column = column_of(first + v);
+  const std::int64_t resume = first + 2 * pairs;
   PlaneVector<V> single;
   single.column = column_of(resume);
   const PlaneVector<V> side[2] = {edge(args.column), edge(right)};
 
   // The others, which most channels have in common.
-  const std::int64_t others = sides ? 0 : vectors - kPair * pairs;
+  const std::int64_t others = sides ? 0 : vectors - 2 * pairs;
   const auto other = [&](std::int64_t n) {
     return edge(column_of(n < first ? n : n - first + resume));
   };
@@ -513,14 +511,14 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
       if (resume < last) kSingle.run(args, channel, end, single_cut, &single, 1, PlaneEdge::none);
       run_pairs(channel, end, side, 1, PlaneEdge::sides);
     }
-    for (std::int64_t n = 0; n < others; n += kPair) {
+    for (std::int64_t n = 0; n < others; n += 2) {
       PlaneVector<V> computed[2];
       if (n + 1 >= kMostKept) {
         computed[0] = other(n);
         computed[1] = other(n + 1);
       }
       const PlaneVector<V>* const two = n + 1 < kMostKept ? kept + n : computed;
-      if (kPair == 1 || n + 1 == others) {
+      if (n + 1 == others) {
         kSingle.run(args, channel, end, single_cut, two, 1, PlaneEdge::any);
       } else {
         run_pairs(channel, end, two, 1, PlaneEdge::any);
