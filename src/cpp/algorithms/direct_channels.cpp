@@ -74,6 +74,9 @@ constexpr std::int64_t kMostRowSpan = 1 << 16;
 // Narrow pixels meet zero padding under every tap: not worth it where that is much.
 constexpr double kNarrowMet = 0.75;
 
+// Columns of a row that tiles of different width may cover unlike well.
+constexpr std::int64_t kMostUnevenColumns = 16;
+
 // Columns whose taps are looked at one by one: narrower bands would make tiles of few pixels.
 constexpr std::int64_t kNarrowestBand = 4;
 
@@ -116,13 +119,50 @@ std::vector<Band> column_bands(const Axis& axis, bool met) {
   return bands;
 }
 
+// Vectors of output channels to a panel. Where a row has few columns, the usual tiles may leave
+// fewer sums than keep the multipliers busy; on 16 registers, tiles of 3 columns x 4 vectors may do
+// better.
+template <class T>
+std::int64_t panel_vectors(const ConvProblem& p, const KernelTable<T>& table) {
+  const Axis& width = p.axes[2];
+  const bool choice = table.channels_vectors > table.tile_vectors;
+  if (!choice || width.out > kMostUnevenColumns) return table.tile_vectors;
+  const std::vector<TapRange> taps = tap_ranges(width);
+  // Of one k in a row under a panel: two sums per cycle, each of which waits four for its last.
+  const auto row_cycles = [&](std::int64_t vectors) {
+    const Split tiles = Split::by_limit(width.out, table.channels_rows[vectors - 1]);
+    double cycles = 0;
+    for (const TapRange& tap : taps) {
+      for (std::int64_t i = 0; i < tiles.count(); ++i) {
+        const bool padded =
+            (i == 0 && tap.first > 0) || (i == tiles.count() - 1 && tap.last < width.out);
+        const std::int64_t columns = tiles.size(i) - (padded ? 1 : 0);
+        if (columns > 0) cycles += std::max(4.0, static_cast<double>(columns * vectors) / 2);
+      }
+    }
+    return cycles;
+  };
+  const auto cycles = [&](std::int64_t limit) {
+    const Split panels = Split::by_limit(ceil_div(most_out_channels(p), table.lanes), limit);
+    if (panels.count() == 0) return 0.0;
+    const std::int64_t least = panels.size(panels.count() - 1);
+    const std::int64_t wider = panels.begin(panels.count()) - least * panels.count();
+    const auto narrower = static_cast<double>(panels.count() - wider);
+    return narrower * row_cycles(least) +
+           (wider > 0 ? static_cast<double>(wider) * row_cycles(least + 1) : 0);
+  };
+  // More weights per sum come from the L2 cache.
+  const bool wide = 1.04 * cycles(table.channels_vectors) < cycles(table.tile_vectors);
+  return wide ? table.channels_vectors : table.tile_vectors;
+}
+
 template <class T>
 class DirectChannelsPlan final : public Plan {
  public:
   explicit DirectChannelsPlan(ConvProblem problem_in)
       : Plan(std::move(problem_in)),
         table_(kernels<T>()),
-        panels_(problem(), table_),
+        panels_(problem(), table_, panel_vectors(problem(), table_)),
         axes_(problem().axes) {
     const ConvProblem& p = problem();
     const std::int64_t in_channels = most_in_channels(p);
@@ -144,8 +184,8 @@ class DirectChannelsPlan final : public Plan {
       phases_ = width.stride;
     }
     reach_ = (width.kernel - 1) * width.dilation / (column_step_ * phases_);
-    width_taps_ = tap_ranges(width);
     if (width.dilation == 1) row_taps_ = width.kernel;
+    list_width_taps();
     bands_ = column_bands(width, narrow_ || p.padding_mode != PaddingMode::zeros);
     find_margins();
     if (alike && p.channels_last && in_channels > 0 && in_channels % kChannelBlock == 0) {
@@ -161,7 +201,7 @@ class DirectChannelsPlan final : public Plan {
   }
 
   std::string name() const override { return "direct_channels"; }
-  std::string packing() const override { return "channels"; }
+  std::string packing() const override { return panels_.packing(); }
 
   std::size_t packed_bytes() const override { return static_cast<std::size_t>(panels_.bytes()); }
 
@@ -257,6 +297,13 @@ class DirectChannelsPlan final : public Plan {
     std::int64_t panel_end;
   };
 
+  // Where a pixel's row finds a width tap, and at which edge its pixel meets zero padding.
+  struct WidthTap {
+    std::int64_t phase;
+    std::int64_t column;
+    std::int16_t edge;
+  };
+
   // Where the copy of a block has what.
   struct Layout {
     std::int64_t phase_pitch;
@@ -317,6 +364,20 @@ class DirectChannelsPlan final : public Plan {
   std::int64_t copy_begin(const Place& at) const {
     const std::int64_t start = at.column * axes_[2].stride - axes_[2].pad_before;
     return std::max<std::int64_t>(0, -margin_before_ - start);
+  }
+
+  void list_width_taps() {
+    const Axis& width = axes_[2];
+    for (const TapRange& range : tap_ranges(width)) {
+      const std::int64_t shift = range.shift + width.pad_before;
+      WidthTap tap{shift % phases_, shift / (column_step_ * phases_), kNoEdge};
+      if (problem().padding_mode == PaddingMode::zeros) {
+        const int edges = (range.first > 0 ? kFirstPixel : kNoEdge) |
+                          (range.last < width.out ? kLastPixel : kNoEdge);
+        if (edges != (kFirstPixel | kLastPixel)) tap.edge = static_cast<std::int16_t>(edges);
+      }
+      width_taps_.push_back(tap);
+    }
   }
 
   void choose_block() {
@@ -412,7 +473,7 @@ class DirectChannelsPlan final : public Plan {
     const std::int64_t apart =
         narrow_ ? axes_[0].kernel * input_rows(rows_) * kChannelBlock : std::int64_t(0);
     scratch.copy = carver.take<T>(size(copy_elements(rows_, columns_) + apart));
-    const std::int64_t width = one_pass_ ? table_.tile_vectors * table_.lanes : widest_;
+    const std::int64_t width = one_pass_ ? panels_.vectors() * table_.lanes : widest_;
     scratch.sums = carver.take<T>(size(rows_ * columns_ * width));
     std::int64_t taps = 0;
     for (const Band& band : bands_) taps += static_cast<std::int64_t>(band.taps.size());
@@ -572,7 +633,6 @@ class DirectChannelsPlan final : public Plan {
   // For each output row and band, the taps that meet the input.
   void list_units(const Place& at, const Layout& l, const Scratch& scratch) const {
     const Axis& height = axes_[1];
-    const Axis& width = axes_[2];
     const std::int64_t skipped = copy_begin(at) * pitch_;
     std::int32_t count = 0;
     std::int32_t* end = scratch.unit_ends;
@@ -585,17 +645,17 @@ class DirectChannelsPlan final : public Plan {
             if (slot < 0) continue;
             for (const std::int64_t w : band.taps) {
               if (narrow_ && w % row_taps_ != 0) continue;
-              const std::int64_t shift = w * width.dilation;
+              const WidthTap& width_tap = width_taps_[static_cast<std::size_t>(w)];
               const std::int64_t offset = d * l.depth_pitch + slot * l.row_pitch +
-                                          shift % phases_ * l.phase_pitch +
-                                          shift / (column_step_ * phases_) * pitch_ - skipped;
-              const std::int64_t tap = (d * height.kernel + h) * width.kernel + w;
+                                          width_tap.phase * l.phase_pitch +
+                                          width_tap.column * pitch_ - skipped;
+              const std::int64_t tap = (d * height.kernel + h) * axes_[2].kernel + w;
               if (narrow_) {
                 scratch.window_rows[count++] = {static_cast<std::int32_t>(offset),
                                                 static_cast<std::int32_t>(tap * pitch_)};
               } else {
                 scratch.units[count++] = {static_cast<std::int32_t>(offset),
-                                          static_cast<std::int16_t>(tap), edge_of(w)};
+                                          static_cast<std::int16_t>(tap), width_tap.edge};
               }
             }
           }
@@ -603,15 +663,6 @@ class DirectChannelsPlan final : public Plan {
         *end++ = count;
       }
     }
-  }
-
-  // The edge of an output row whose pixel meets zero padding under a width tap.
-  std::int16_t edge_of(std::int64_t tap) const {
-    if (problem().padding_mode != PaddingMode::zeros) return kNoEdge;
-    const TapRange& range = width_taps_[static_cast<std::size_t>(tap)];
-    const int edges = (range.first > 0 ? kFirstPixel : kNoEdge) |
-                      (range.last < axes_[2].out ? kLastPixel : kNoEdge);
-    return static_cast<std::int16_t>(edges == (kFirstPixel | kLastPixel) ? kNoEdge : edges);
   }
 
   // Adds a chunk of input channels to the sums of the block under one panel.
@@ -734,7 +785,7 @@ class DirectChannelsPlan final : public Plan {
   std::int64_t row_taps_ = 1;     // width taps that follow each other among narrow pixels
   std::int64_t margin_before_ = 0;
   std::int64_t margin_after_ = 0;
-  std::vector<TapRange> width_taps_;
+  std::vector<WidthTap> width_taps_;
   std::vector<Band> bands_;
   std::int64_t rows_ = 1;  // output pixels of a block
   std::int64_t columns_ = 1;

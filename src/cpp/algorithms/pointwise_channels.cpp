@@ -43,7 +43,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
   }
 
   std::string name() const override { return "pointwise"; }
-  std::string packing() const override { return "channels"; }
+  std::string packing() const override { return panels_.packing(); }
 
   std::size_t packed_bytes() const override { return static_cast<std::size_t>(panels_.bytes()); }
 
@@ -177,7 +177,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
     Carver carver(base);
     Scratch scratch;
     scratch.copy = carver.take<T>(size(pixels_ * pitch_));
-    scratch.sums = carver.take<T>(size(pixels_ * table_.tile_vectors * table_.lanes));
+    scratch.sums = carver.take<T>(size(pixels_ * panels_.vectors() * table_.lanes));
     scratch.bytes = carver.used();
     return scratch;
   }

@@ -72,12 +72,21 @@ class RowTiles : public WeightPanels<T> {
       : WeightPanels<T>(problem, table, 1, table.tile_rows) {}
 };
 
-// Where lanes are output channels: vectors of them, the packing "channels".
+// Where lanes are output channels: vectors of them, usually as many to a panel as to other tiles.
 template <class T>
 class ChannelPanels : public WeightPanels<T> {
  public:
   ChannelPanels(const ConvProblem& problem, const KernelTable<T>& table)
-      : WeightPanels<T>(problem, table, table.lanes, table.tile_vectors) {}
+      : ChannelPanels(problem, table, table.tile_vectors) {}
+  ChannelPanels(const ConvProblem& problem, const KernelTable<T>& table, std::int64_t vectors)
+      : WeightPanels<T>(problem, table, table.lanes, vectors), vectors_(vectors) {}
+
+  std::int64_t vectors() const { return vectors_; }  // of the widest
+
+  std::string packing() const {
+    const bool usual = vectors_ == this->table_.tile_vectors;
+    return usual ? "channels" : "channels/" + std::to_string(vectors_);
+  }
 
   std::string tile() const {
     const KernelTable<T>& table = this->table_;
@@ -87,6 +96,9 @@ class ChannelPanels : public WeightPanels<T> {
     return std::to_string(table.channels_rows[vectors - 1]) + " pixels x " +
            std::to_string(vectors * table.lanes) + " channels";
   }
+
+ private:
+  std::int64_t vectors_;
 };
 
 }  // namespace pyconv

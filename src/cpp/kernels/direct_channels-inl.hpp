@@ -9,34 +9,67 @@
 
 namespace pyconv::PYCONV_ISA {
 
-// The most rows of so many vectors: their accumulators, one row of weights and a broadcast fit the
-// registers. 9 x 3, 14 x 2 and 14 x 1 on 32 of them, 4 x 3, 6 x 2 and 14 x 1 on 16.
+// On 16 registers, 3 x 4 tiles keep more chains going than 3 x 2.
+constexpr int kChannelsVectors = PYCONV_VECTOR_REGISTERS >= 32 ? 3 : 4;
+
+// The most rows of so many vectors: their accumulators, a vector of weights for each column or a
+// broadcast for each row, and one of the other, fit the registers. 9 x 3, 14 x 2 and 14 x 1 on 32
+// of them, 3 x 4, 4 x 3, 6 x 2 and 14 x 1 on 16.
 constexpr int channels_rows(int vectors) {
-  const int fitting = (PYCONV_VECTOR_REGISTERS - 1 - vectors) / vectors;
+  const int columns = (PYCONV_VECTOR_REGISTERS - 1 - vectors) / vectors;
+  const int rows = (PYCONV_VECTOR_REGISTERS - 1) / (vectors + 1);
+  const int fitting = columns > rows ? columns : rows;
   return fitting < kMaxTileRows ? fitting : kMaxTileRows;
+}
+
+// Adds one k to rows [kBegin, kEnd) of the sums: a(i) times the weights at b.
+template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors, class Pixel>
+[[gnu::always_inline]] static inline void add_step(const Pixel& a, const T* b,
+                                                   Vec<T> (&sum)[kRows][kVectors]) {
+  using V = Vec<T>;
+  const auto load = [&](int j) {
+    V weights = V::load(b + j * V::lanes);
+    // Or GCC would load the vector again for every use.
+    if constexpr (kEnd - kBegin > 1) asm("" : "+v"(weights.v));
+    return weights;
+  };
+  if constexpr (kEnd - kBegin < kVectors) {
+    V scale[kRows];
+#pragma GCC unroll 16
+    for (int i = kBegin; i < kEnd; ++i) scale[i] = tile_broadcast<kLow, kVectors>(a(i));
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      const V weights = load(j);
+#pragma GCC unroll 16
+      for (int i = kBegin; i < kEnd; ++i) {
+        sum[i][j] = tile_fma<kLow, kVectors>(j, scale[i], weights, sum[i][j]);
+      }
+    }
+  } else {
+    V weights[kVectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) weights[j] = load(j);
+#pragma GCC unroll 16
+    for (int i = kBegin; i < kEnd; ++i) {
+      const V scale = tile_broadcast<kLow, kVectors>(a(i));
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) {
+        sum[i][j] = tile_fma<kLow, kVectors>(j, scale, weights[j], sum[i][j]);
+      }
+    }
+  }
 }
 
 // Adds `count` channels under one tap to rows [kBegin, kEnd) of the sums.
 template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors>
 [[gnu::always_inline]] static inline void add_channels(std::int64_t count, const T* a, const T* b,
                                                        Vec<T> (&sum)[kRows][kVectors]) {
-  using V = Vec<T>;
   if constexpr (kBegin < kEnd) {
 #pragma GCC unroll 1
     for (std::int64_t k = 0; k < count; ++k) {
-      V row[kVectors];
-#pragma GCC unroll 4
-      for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
-#pragma GCC unroll 16
-      for (int i = kBegin; i < kEnd; ++i) {
-        const V scale = tile_broadcast<kLow, kVectors>(a[i * kChannelBlock]);
-#pragma GCC unroll 4
-        for (int j = 0; j < kVectors; ++j) {
-          sum[i][j] = tile_fma<kLow, kVectors>(j, scale, row[j], sum[i][j]);
-        }
-      }
+      add_step<kBegin, kEnd, kLow>([a](int i) { return a[i * kChannelBlock]; }, b, sum);
       ++a;
-      b += kVectors * V::lanes;
+      b += kVectors * Vec<T>::lanes;
     }
   }
 }
@@ -117,17 +150,7 @@ void window_tile(const WindowTileArgs<T>& args) {
       const T* const b_end = b + (left < kLine ? left : kLine) * (kVectors * V::lanes);
 #pragma GCC unroll 1
       do {
-        V weights[kVectors];
-#pragma GCC unroll 4
-        for (int j = 0; j < kVectors; ++j) weights[j] = V::load(b + j * V::lanes);
-#pragma GCC unroll 16
-        for (int i = 0; i < kRows; ++i) {
-          const V scale = tile_broadcast<kLow, kVectors>(base[i / 3][i % 3 * a_row]);
-#pragma GCC unroll 4
-          for (int j = 0; j < kVectors; ++j) {
-            sum[i][j] = tile_fma<kLow, kVectors>(j, scale, weights[j], sum[i][j]);
-          }
-        }
+        add_step<0, kRows, kLow>([&](int i) { return base[i / 3][i % 3 * a_row]; }, b, sum);
 #pragma GCC unroll 16
         for (const T*& from : base) ++from;
         b += kVectors * V::lanes;
@@ -142,7 +165,7 @@ void window_tile(const WindowTileArgs<T>& args) {
   }
 }
 
-template <class T, int kVectors = kMaxTileVectors, int kRows = channels_rows(kVectors)>
+template <class T, int kVectors = kChannelsVectors, int kRows = channels_rows(kVectors)>
 constexpr void fill_channels_tiles(KernelTable<T>& table) {
   constexpr bool low = Vec<T>::has_low;
   table.channels_tile[0][kRows - 1][kVectors - 1] = channels_tile<T, kRows, kVectors, false>;
@@ -162,38 +185,52 @@ constexpr void fill_channels_tiles(KernelTable<T>& table) {
 template <class T, int kStep>
 static inline void pixel_squares(const PixelRowArgs<T>& args, const T* from) {
   using V = Vec<T>;
-  for (std::int64_t c = 0; c < args.channels; c += V::lanes) {
+  constexpr std::int64_t lanes = V::lanes;
+  const std::int64_t pixels = args.last - args.first;
+  for (std::int64_t c = 0; c < args.channels; c += lanes) {
     const T* const planes = from + c * args.channel_stride;
     T* const block = args.to + c / kChannelBlock * args.block_pitch + c % kChannelBlock;
     const std::int64_t left = args.channels - c;
-    const int columns = static_cast<int>(left < V::lanes ? left : V::lanes);
-    const auto column_mask = V::mask_range(0, columns);
-    std::int64_t phase = args.first % args.phases;
-    T* to = block + args.first / args.phases * args.pitch;
-    for (std::int64_t j = args.first; j < args.last; j += V::lanes) {
-      const int rows = static_cast<int>(args.last - j < V::lanes ? args.last - j : V::lanes);
-      const auto row_mask = V::mask_range(0, rows);
-      const T* const square = planes + (j - args.first) * kStep;
-      V m[V::lanes];
+    const int channels = static_cast<int>(left < lanes ? left : lanes);
+    const auto channel_mask = V::mask_range(0, channels);
+    for (std::int64_t begin = 0; begin < pixels; begin += lanes) {
+      // The last square is a whole one as well, if there are pixels before it.
+      if (pixels - begin < lanes && pixels > lanes) begin = pixels - lanes;
+      const int count = static_cast<int>(pixels < lanes ? pixels : lanes);
+      const bool whole = channels == lanes && count == lanes;
+      const auto pixel_mask = V::mask_range(0, count);
+      const T* const square = planes + begin * kStep;
+      V m[lanes];
 #pragma GCC unroll 16
-      for (int i = 0; i < V::lanes; ++i) {
+      for (int i = 0; i < lanes; ++i) {
         const T* const row = square + i * args.channel_stride;
-        if (i >= columns) {
+        if (!whole && i >= channels) {
           m[i] = V::zero();
         } else if constexpr (kStep == 2) {
-          m[i] = V::load_even(V::zero(), 0, rows, row);
+          m[i] = V::load_even(V::zero(), 0, count, row);
         } else {
-          m[i] = rows == V::lanes ? V::load(row) : V::load(V::zero(), row_mask, row);
+          m[i] = whole ? V::load(row) : V::load_or_zero(pixel_mask, row);
         }
       }
       V::transpose(m);
+      std::int64_t phase = (args.first + begin) % args.phases;
+      T* to = block + (args.first + begin) / args.phases * args.pitch;
+      if (whole && args.phases <= 2) {
+        // Every second pixel is equally far from the one before.
+        T* const even = to + phase * args.phase_pitch;
+        T* const odd = args.phases == 2 && phase == 0 ? to + args.phase_pitch : to + args.pitch;
+        const std::int64_t step = 2 / args.phases * args.pitch;
 #pragma GCC unroll 16
-      for (int i = 0; i < V::lanes; ++i) {
-        if (i >= rows) break;
-        if (columns == V::lanes) {
+        for (int i = 0; i < lanes; ++i) m[i].store((i % 2 == 0 ? even : odd) + i / 2 * step);
+        continue;
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < lanes; ++i) {
+        if (i >= count) break;
+        if (channels == lanes) {
           m[i].store(to + phase * args.phase_pitch);
         } else {
-          m[i].store(column_mask, to + phase * args.phase_pitch);
+          m[i].store(channel_mask, to + phase * args.phase_pitch);
         }
         if (++phase == args.phases) {
           phase = 0;
@@ -232,10 +269,13 @@ static inline void pixel_lines(const PixelRowArgs<T>& args, const T* from, std::
 template <class T>
 void pixel_row(const PixelRowArgs<T>& args) {
   const auto copy = [&](std::int64_t j, const T* from) {
-    T* const to = args.to + j % args.phases * args.phase_pitch + j / args.phases * args.pitch;
-    for (std::int64_t c = 0; c < args.channels; ++c) {
-      to[c / kChannelBlock * args.block_pitch + c % kChannelBlock] =
-          from ? from[c * args.channel_stride] : T(0);
+    T* to = args.to + j % args.phases * args.phase_pitch + j / args.phases * args.pitch;
+    for (std::int64_t c = 0; c < args.channels; c += kChannelBlock, to += args.block_pitch) {
+      const std::int64_t left = args.channels - c;
+      const std::int64_t channels = left < kChannelBlock ? left : kChannelBlock;
+      for (std::int64_t i = 0; i < channels; ++i) {
+        to[i] = from ? from[(c + i) * args.channel_stride] : T(0);
+      }
     }
   };
   const auto pad = [&](std::int64_t begin, std::int64_t end) {
@@ -269,6 +309,7 @@ void pixel_row(const PixelRowArgs<T>& args) {
 template <class T>
 constexpr void fill_channels(KernelTable<T>& table) {
   fill_channels_tiles<T>(table);
+  table.channels_vectors = kChannelsVectors;
   table.pixel_row = pixel_row<T>;
 }
 

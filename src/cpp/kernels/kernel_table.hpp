@@ -18,6 +18,7 @@ inline constexpr std::int64_t kRowStride = kPanelDepth + 16;
 
 inline constexpr int kMaxTileRows = 14;
 inline constexpr int kMaxTileVectors = 3;
+inline constexpr int kMaxChannelsVectors = 4;
 inline constexpr int kMaxDirectVectors = 12;
 
 // Where a tile's finished sums go without a detour over memory:
@@ -682,9 +683,10 @@ struct KernelTable {
 
   // [low][rows - 1][vectors - 1], and the largest rows for [vectors - 1]. With low, sums of the
   // upper half of the last vector are not wanted, and may be anything.
-  ChannelsTile<T> channels_tile[2][kMaxTileRows][kMaxTileVectors];
-  WindowTile<T> window_tile[2][kMaxTileRows][kMaxTileVectors];
-  std::int64_t channels_rows[kMaxTileVectors];
+  ChannelsTile<T> channels_tile[2][kMaxTileRows][kMaxChannelsVectors];
+  WindowTile<T> window_tile[2][kMaxTileRows][kMaxChannelsVectors];
+  std::int64_t channels_rows[kMaxChannelsVectors];
+  std::int64_t channels_vectors;  // the largest
   void (*pixel_row)(const PixelRowArgs<T>&);
 
   // Pixels become lanes: [column panel][k][width], k from k_begin, lanes without a pixel are zero.
