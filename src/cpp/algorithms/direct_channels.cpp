@@ -124,9 +124,10 @@ std::vector<Band> column_bands(const Axis& axis, bool met) {
 // better.
 template <class T>
 std::int64_t panel_vectors(const ConvProblem& p, const KernelTable<T>& table) {
+  constexpr std::int64_t kUsualVectors = ChannelPanels<T>::kUsualVectors;
   const Axis& width = p.axes[2];
-  const bool choice = table.channels_vectors > table.tile_vectors;
-  if (!choice || width.out > kMostUnevenColumns) return table.tile_vectors;
+  const bool choice = table.channels_vectors > kUsualVectors;
+  if (!choice || width.out > kMostUnevenColumns) return kUsualVectors;
   const std::vector<TapRange> taps = tap_ranges(width);
   // Of one k in a row under a panel: two sums per cycle, each of which waits four for its last.
   const auto row_cycles = [&](std::int64_t vectors) {
@@ -152,8 +153,8 @@ std::int64_t panel_vectors(const ConvProblem& p, const KernelTable<T>& table) {
            (wider > 0 ? static_cast<double>(wider) * row_cycles(least + 1) : 0);
   };
   // More weights per sum come from the L2 cache.
-  const bool wide = 1.04 * cycles(table.channels_vectors) < cycles(table.tile_vectors);
-  return wide ? table.channels_vectors : table.tile_vectors;
+  const bool wide = 1.04 * cycles(table.channels_vectors) < cycles(kUsualVectors);
+  return wide ? table.channels_vectors : kUsualVectors;
 }
 
 template <class T>

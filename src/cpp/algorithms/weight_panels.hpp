@@ -76,15 +76,17 @@ class RowTiles : public WeightPanels<T> {
 template <class T>
 class ChannelPanels : public WeightPanels<T> {
  public:
+  static constexpr std::int64_t kUsualVectors = 3;
+
   ChannelPanels(const ConvProblem& problem, const KernelTable<T>& table)
-      : ChannelPanels(problem, table, table.tile_vectors) {}
+      : ChannelPanels(problem, table, kUsualVectors) {}
   ChannelPanels(const ConvProblem& problem, const KernelTable<T>& table, std::int64_t vectors)
       : WeightPanels<T>(problem, table, table.lanes, vectors), vectors_(vectors) {}
 
   std::int64_t vectors() const { return vectors_; }  // of the widest
 
   std::string packing() const {
-    const bool usual = vectors_ == this->table_.tile_vectors;
+    const bool usual = vectors_ == kUsualVectors;
     return usual ? "channels" : "channels/" + std::to_string(vectors_);
   }
 

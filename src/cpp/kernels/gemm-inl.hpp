@@ -8,8 +8,9 @@
 namespace pyconv::PYCONV_ISA {
 
 // Tile sizes per instruction set, float and double alike. Accumulators, the vectors of one row of b
-// and one broadcast must fit the register file: 8 x 3 + 3 + 1 = 28 of 32 (AVX-512), 4 x 3 + 3 + 1 =
-// 16 of 16 (AVX2). 24 and 12 chains cover 2 ports x 4 (5) cycles of FMA latency.
+// and one broadcast must fit the register file: 8 x 3 + 3 + 1 = 28 of 32 (AVX-512), 6 x 2 + 2 + 1 =
+// 15 of 16 (AVX2, where 4 x 3 read half as much again of b). 24 and 12 chains cover 2 ports x 4 (5)
+// cycles of FMA latency.
 template <class T>
 struct Tile {
   static constexpr int rows = PYCONV_TILE_ROWS;
