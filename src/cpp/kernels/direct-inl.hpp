@@ -53,6 +53,30 @@ static inline void end_rows(Vec<T> (&sum)[kRows][kVectors], const RowsEnd<T>& en
   }
 }
 
+// kAhead: to ask for a line per k takes a tenth of the time of a tile of 6 x 2.
+template <bool kAhead, class T, int kRows, int kVectors>
+[[gnu::always_inline]] static inline void add_rows(std::int64_t depth, const T* a, const T* b,
+                                                   const std::int32_t* offsets, const T* ahead,
+                                                   std::int64_t ahead_step,
+                                                   Vec<T> (&sum)[kRows][kVectors]) {
+  using V = Vec<T>;
+  for (std::int64_t k = 0; k < depth; ++k) {
+    const T* const from = b + offsets[k];
+    V row[kVectors];
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; ++j) row[j] = V::load(from + j * V::lanes);
+    if constexpr (kAhead) __builtin_prefetch(ahead);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const V scale = V::broadcast(a[i]);
+#pragma GCC unroll 16
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
+    }
+    a += kRows;
+    ahead += ahead_step;
+  }
+}
+
 template <class T, int kRows, int kVectors>
 void direct_tile(std::int64_t depth, const T* a, const T* b, const std::int32_t* offsets,
                  const T* ahead, std::int64_t ahead_step, T* c, std::int64_t c_stride,
@@ -71,20 +95,10 @@ void direct_tile(std::int64_t depth, const T* a, const T* b, const std::int32_t*
     prefetch_outputs<kRows, kVectors>(end->out + span.run * end->out_row + span.offset,
                                       end->out_channel);
   }
-  for (std::int64_t k = 0; k < depth; ++k) {
-    const T* const from = b + offsets[k];
-    V row[kVectors];
-#pragma GCC unroll 16
-    for (int j = 0; j < kVectors; ++j) row[j] = V::load(from + j * V::lanes);
-    __builtin_prefetch(ahead);
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      const V scale = V::broadcast(a[i]);
-#pragma GCC unroll 16
-      for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
-    }
-    a += kRows;
-    ahead += ahead_step;
+  if (ahead_step != 0) {
+    add_rows<true>(depth, a, b, offsets, ahead, ahead_step, sum);
+  } else {
+    add_rows<false>(depth, a, b, offsets, ahead, ahead_step, sum);
   }
   if (end) return end_rows(sum, *end);
 #pragma GCC unroll 16

@@ -80,7 +80,8 @@ struct RowsEnd {
 // sum[i][j] = (accumulate ? c[i * c_stride + j] : +0), then for k in [0, depth) in this order:
 //     sum[i][j] = fma(a[k * rows + i], b[offsets[k] + j], sum[i][j])
 // for i < rows and j < vectors * lanes. The sums go to c, or where `end` says if it is not null.
-// Prefetches the line at ahead + k * ahead_step for each k, which need not be readable.
+// Prefetches the line at ahead + k * ahead_step for each k, which need not be readable, unless
+// ahead_step is 0.
 template <class T>
 using DirectTile = void (*)(std::int64_t depth, const T* a, const T* b, const std::int32_t* offsets,
                             const T* ahead, std::int64_t ahead_step, T* c, std::int64_t c_stride,
