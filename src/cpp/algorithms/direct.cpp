@@ -425,31 +425,35 @@ class DirectPlan final : public Plan {
     const Split& tiles = tiles_.of(at.group);
     const Lines cut = lines(at.rows);
     const std::int64_t sums_stride = cut.all() * table_.lanes;
-    const std::int32_t* const offsets = offsets_[at.group]->data();
     const bool one_pass = channels_ >= group.in_channels;
     const bool last = channel_end == group.in_channels;
     const std::int64_t k = channel * problem().taps();
-    const std::int64_t depth = (channel_end - channel) * problem().taps();
     const Split shares = shares_of(at);
+    RowsEnd<T> tile_end{};
+    DirectTileArgs<T> args{};
+    args.depth = (channel_end - channel) * problem().taps();
+    args.offsets = offsets_[at.group]->data() + k;
+    args.c_stride = sums_stride;
+    args.accumulate = k > 0;
+    args.end = end && last ? &tile_end : nullptr;
     for (std::int64_t tile = shares.begin(at.share); tile < shares.end(at.share); ++tile) {
       const std::int64_t rows = tiles.size(tile);
       const std::int64_t out = tiles.begin(tile);
-      const T* const weights = tiles_.find(arrays.packed_weights, at.group, tile);
       T* const sums = scratch.sums + (one_pass ? 0 : out * sums_stride);
+      args.a = tiles_.find(arrays.packed_weights, at.group, tile) + k * rows;
       const Split columns = Split::by_limit(cut.vectors, table_.direct_vectors[rows - 1]);
-      RowsEnd<T> tile_end{};
       if (end && last) tile_end = end_of(*end, out);
       for (std::int64_t line = 0; line < cut.count; ++line) {
         const T* const line_rows = scratch.rows + line * layout_.pitch;
-        for (std::int64_t part = 0; part < columns.count(); ++part) {
-          const std::int64_t column = columns.begin(part) * table_.lanes;
+        for (std::int64_t part = 0; part < columns.count(); part += args.tiles) {
           const std::int64_t vector = line * cut.vectors + columns.begin(part);
           // In place: to copy a struct that was just written is to wait for the outputs before it.
           tile_end.first = end && vector > 0 ? end->ends[vector - 1] : 0;
           tile_end.ends = scratch.span_ends + vector;
-          table_.direct[rows - 1][columns.size(part) - 1](
-              depth, weights + k * rows, line_rows + column, offsets + k, line_rows, 0,
-              sums + vector * table_.lanes, sums_stride, k > 0, end && last ? &tile_end : nullptr);
+          args.tiles = columns.alike(part);
+          args.b = args.ahead = line_rows + columns.begin(part) * table_.lanes;
+          args.c = sums + vector * table_.lanes;
+          table_.direct[rows - 1][columns.size(part) - 1](args);
         }
       }
       if (last && !end) finish(arrays, at, group.out_begin + out, rows, cut, sums);

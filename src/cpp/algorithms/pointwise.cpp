@@ -268,7 +268,6 @@ class PointwisePlan final : public RowsPlan {
     const std::int64_t vectors = side.parts.size(part);
     const std::int64_t begin = at.begin + (side.first + side.parts.begin(part)) * table_.lanes;
     const std::int64_t pixels = std::min(vectors * table_.lanes, at.end - begin);
-    const T* const weights = tiles_.find(arrays.packed_weights, at.group, tile);
     std::int16_t& last_lane = scratch.spans[vectors - 1].end;
     if (reading.ends) {
       // In place: to copy a struct that was just written is to wait for the outputs before it.
@@ -299,10 +298,18 @@ class PointwisePlan final : public RowsPlan {
         }
       }
     }
-    table_.direct[rows - 1][vectors - 1](group.in_channels, weights, from, side.offsets,
-                                         ahead ? ahead : from, ahead ? arrays.x_strides.channel : 0,
-                                         scratch.sums, vectors * table_.lanes, false,
-                                         reading.ends ? &end : nullptr);
+    DirectTileArgs<T> args{};
+    args.tiles = 1;
+    args.depth = group.in_channels;
+    args.a = tiles_.find(arrays.packed_weights, at.group, tile);
+    args.b = from;
+    args.offsets = side.offsets;
+    args.ahead = ahead ? ahead : from;
+    args.ahead_step = ahead ? arrays.x_strides.channel : 0;
+    args.c = scratch.sums;
+    args.c_stride = vectors * table_.lanes;
+    args.end = reading.ends ? &end : nullptr;
+    table_.direct[rows - 1][vectors - 1](args);
     last_lane = static_cast<std::int16_t>(table_.lanes);
     if (reading.ends) return;
     const SumsBlock<T> sums{scratch.sums, vectors * table_.lanes, false, at.image, channel, rows,

@@ -29,6 +29,8 @@ class Split {
   std::int64_t begin(std::int64_t part) const { return part * base_ + std::min(part, extra_); }
   std::int64_t end(std::int64_t part) const { return begin(part + 1); }
   std::int64_t size(std::int64_t part) const { return base_ + (part < extra_ ? 1 : 0); }
+  // Parts from `part` on that are as large.
+  std::int64_t alike(std::int64_t part) const { return (part < extra_ ? extra_ : count_) - part; }
   std::int64_t largest() const { return base_ + (extra_ > 0 ? 1 : 0); }
 
  private:

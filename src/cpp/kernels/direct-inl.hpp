@@ -17,14 +17,15 @@ constexpr int direct_vectors(int rows) {
 
 // Each step for all sums at once, or the compiler would read `end` anew after every store.
 template <class T, int kRows, int kVectors>
-static inline void end_rows(Vec<T> (&sum)[kRows][kVectors], const RowsEnd<T>& end) {
+static inline void end_rows(Vec<T> (&sum)[kRows][kVectors], const RowsEnd<T>& end,
+                            std::int64_t first, const std::int32_t* ends) {
   using V = Vec<T>;
   if (end.bias) add_row_bias(sum, end.bias);
   if (end.residual) {
-    const PixelSpan* span = end.spans + end.first;
+    const PixelSpan* span = end.spans + first;
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) {
-      for (const PixelSpan* const last = end.spans + end.ends[j]; span != last; ++span) {
+      for (const PixelSpan* const last = end.spans + ends[j]; span != last; ++span) {
         const auto lanes = V::mask_range(span->begin, span->end);
         const T* residual = end.residual + span->run * end.residual_row + span->offset;
 #pragma GCC unroll 16
@@ -36,10 +37,10 @@ static inline void end_rows(Vec<T> (&sum)[kRows][kVectors], const RowsEnd<T>& en
   }
   clamp_sums(sum, end.low, end.high);
   const std::int64_t out_channel = end.out_channel;
-  const PixelSpan* span = end.spans + end.first;
+  const PixelSpan* span = end.spans + first;
 #pragma GCC unroll 16
   for (int j = 0; j < kVectors; ++j) {
-    for (const PixelSpan* const last = end.spans + end.ends[j]; span != last; ++span) {
+    for (const PixelSpan* const last = end.spans + ends[j]; span != last; ++span) {
       T* out = end.out + span->run * end.out_row + span->offset;
       if (span->end - span->begin == V::lanes) {
 #pragma GCC unroll 16
@@ -55,11 +56,16 @@ static inline void end_rows(Vec<T> (&sum)[kRows][kVectors], const RowsEnd<T>& en
 
 // kAhead: to ask for a line per k takes a tenth of the time of a tile of 6 x 2.
 template <bool kAhead, class T, int kRows, int kVectors>
-[[gnu::always_inline]] static inline void add_rows(std::int64_t depth, const T* a, const T* b,
-                                                   const std::int32_t* offsets, const T* ahead,
-                                                   std::int64_t ahead_step,
+[[gnu::always_inline]] static inline void add_rows(const DirectTileArgs<T>& args,
+                                                   std::int64_t first,
                                                    Vec<T> (&sum)[kRows][kVectors]) {
   using V = Vec<T>;
+  const std::int64_t depth = args.depth;
+  const std::int64_t ahead_step = args.ahead_step;
+  const std::int32_t* const offsets = args.offsets;
+  const T* a = args.a;
+  const T* const b = args.b + first;
+  const T* ahead = args.ahead + first;
   for (std::int64_t k = 0; k < depth; ++k) {
     const T* const from = b + offsets[k];
     V row[kVectors];
@@ -73,38 +79,52 @@ template <bool kAhead, class T, int kRows, int kVectors>
       for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
     }
     a += kRows;
-    ahead += ahead_step;
+    if constexpr (kAhead) ahead += ahead_step;
   }
 }
 
 template <class T, int kRows, int kVectors>
-void direct_tile(std::int64_t depth, const T* a, const T* b, const std::int32_t* offsets,
-                 const T* ahead, std::int64_t ahead_step, T* c, std::int64_t c_stride,
-                 bool accumulate, const RowsEnd<T>* end) {
+void direct_tile(const DirectTileArgs<T>& args) {
   using V = Vec<T>;
-  V sum[kRows][kVectors];
+  const RowsEnd<T>* const end = args.end;
+  const std::int64_t c_stride = args.c_stride;
+  for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
+    // No constant may stay in a register from one tile to the next, where a sum would yield to it.
+    asm volatile("" ::
+                     : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
+                       "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+    const std::int64_t first = tile * kVectors * V::lanes;
+    const std::int64_t first_span = end && tile > 0 ? end->ends[tile * kVectors - 1]
+                                    : end           ? end->first
+                                                    : 0;
+    T* const c = args.c + first;
+    V sum[kRows][kVectors];
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 16
-    for (int j = 0; j < kVectors; ++j) {
-      sum[i][j] = accumulate ? V::load(c + i * c_stride + j * V::lanes) : V::zero();
+      for (int j = 0; j < kVectors; ++j) {
+        sum[i][j] = args.accumulate ? V::load(c + i * c_stride + j * V::lanes) : V::zero();
+      }
     }
-  }
-  if (end) {
-    const PixelSpan& span = end->spans[end->first];
-    prefetch_outputs<kRows, kVectors>(end->out + span.run * end->out_row + span.offset,
-                                      end->out_channel);
-  }
-  if (ahead_step != 0) {
-    add_rows<true>(depth, a, b, offsets, ahead, ahead_step, sum);
-  } else {
-    add_rows<false>(depth, a, b, offsets, ahead, ahead_step, sum);
-  }
-  if (end) return end_rows(sum, *end);
+    if (end) {
+      const PixelSpan& span = end->spans[first_span];
+      prefetch_outputs<kRows, kVectors>(end->out + span.run * end->out_row + span.offset,
+                                        end->out_channel);
+    }
+    if (args.ahead_step != 0) {
+      add_rows<true>(args, first, sum);
+    } else {
+      add_rows<false>(args, first, sum);
+    }
+    if (end) {
+      end_rows(sum, *end, first_span, end->ends + tile * kVectors);
+      continue;
+    }
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 16
-    for (int j = 0; j < kVectors; ++j) sum[i][j].store(c + i * c_stride + j * V::lanes);
+      for (int j = 0; j < kVectors; ++j) sum[i][j].store(c + i * c_stride + j * V::lanes);
+    }
   }
 }
 

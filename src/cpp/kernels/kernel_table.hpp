@@ -57,10 +57,10 @@ struct PixelSpan {
 };
 
 // Where finished sums of pixels go that stand in rows of `pitch` elements, of which only some are
-// outputs. Vector j of the tile has the spans ends[j - 1] (`first` for j = 0) to ends[j]: lanes
+// outputs. Vector j of the tiles has the spans ends[j - 1] (`first` for j = 0) to ends[j]: lanes
 // [begin, end) are row `run` of the output, lane 0 would be its column `offset`. Clamped to
-// [low, high] after bias[i] and residual, which may be null. Span `first` is there even if vector 0
-// has none: a tile asks for the cache lines from it on before it computes.
+// [low, high] after bias[i] and residual, which may be null. There is a span more than that: a tile
+// asks for the cache lines from its first one on before it computes, even if it has none.
 template <class T>
 struct RowsEnd {
   const PixelSpan* spans;
@@ -79,13 +79,26 @@ struct RowsEnd {
 
 // sum[i][j] = (accumulate ? c[i * c_stride + j] : +0), then for k in [0, depth) in this order:
 //     sum[i][j] = fma(a[k * rows + i], b[offsets[k] + j], sum[i][j])
-// for i < rows and j < vectors * lanes. The sums go to c, or where `end` says if it is not null.
-// Prefetches the line at ahead + k * ahead_step for each k, which need not be readable, unless
-// ahead_step is 0.
+// for i < rows and j < tiles * vectors * lanes. The sums go to c, or where `end` says if it is not
+// null. Prefetches for each k the line at ahead + k * ahead_step, from which tiles are as far apart
+// as their pixels, and which need not be readable, unless ahead_step is 0.
 template <class T>
-using DirectTile = void (*)(std::int64_t depth, const T* a, const T* b, const std::int32_t* offsets,
-                            const T* ahead, std::int64_t ahead_step, T* c, std::int64_t c_stride,
-                            bool accumulate, const RowsEnd<T>* end);
+struct DirectTileArgs {
+  std::int64_t tiles;
+  std::int64_t depth;
+  const T* a;
+  const T* b;
+  const std::int32_t* offsets;
+  const T* ahead;
+  std::int64_t ahead_step;
+  T* c;
+  std::int64_t c_stride;
+  bool accumulate;
+  const RowsEnd<T>* end;
+};
+
+template <class T>
+using DirectTile = void (*)(const DirectTileArgs<T>& args);
 
 // The part of a padded plane that one tap of a stride reads: elements row_step and column_step
 // apart, of which exactly [first, last) of each row lie inside the plane's columns.
