@@ -515,12 +515,16 @@ class Im2colGemmPlan final : public RowsPlan {
                 const TileEnds* ends) const {
     const T* packed = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
     const std::int64_t depth = k_end - k_begin;
+    GemmTileArgs<T> gemm{};
+    gemm.depth = depth;
+    gemm.c_stride = sums_stride;
+    gemm.accumulate = k_begin > 0;
     const std::int64_t first_channel = channels_of(plan.weight_parts.begin(part_begin));
     for (std::int64_t part = part_begin; part < part_end; ++part) {
       const std::int64_t size = plan.weight_parts.size(part);
       const std::int64_t channel = channels_of(plan.weight_parts.begin(part));
       const T* weights = packed + channel * plan.depth + k_begin * channels_of(size);
-      for (std::int64_t q = 0; q < pixel_parts.count(); ++q) {
+      for (std::int64_t q = 0; q < pixel_parts.count(); q += gemm.tiles) {
         const std::int64_t at = pixel_parts.begin(q);
         const std::int64_t count = pixel_parts.size(q);
         const std::int64_t row = lanes_are_channels_ ? at : channel - first_channel;
@@ -528,13 +532,15 @@ class Im2colGemmPlan final : public RowsPlan {
             lanes_are_channels_ ? channel - first_channel : at * table_.lanes;
         const std::int64_t rows = lanes_are_channels_ ? count : size;
         const std::int64_t vectors = lanes_are_channels_ ? size : count;
-        const T* a = lanes_are_channels_ ? scratch.panel + at * kRowStride : weights;
-        const T* b = lanes_are_channels_ ? weights : scratch.panel + column * depth;
+        gemm.tiles = lanes_are_channels_ ? 1 : pixel_parts.alike(q);
+        gemm.a = lanes_are_channels_ ? scratch.panel + at * kRowStride : weights;
+        gemm.b = lanes_are_channels_ ? weights : scratch.panel + column * depth;
+        gemm.c = scratch.sums + row * sums_stride + column;
         const auto& tiles = lanes_are_channels_ ? table_.gemm_row_major : table_.gemm_interleaved;
         TileEnd<T> end;
-        if (ends) end = end_at(*ends, row, column, vectors);
-        tiles[rows - 1][vectors - 1](depth, a, b, scratch.sums + row * sums_stride + column,
-                                     sums_stride, k_begin > 0, ends ? &end : nullptr);
+        if (ends) end = end_at(*ends, row, column, gemm.tiles * vectors);
+        gemm.end = ends ? &end : nullptr;
+        tiles[rows - 1][vectors - 1](gemm);
       }
     }
   }

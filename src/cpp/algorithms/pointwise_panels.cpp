@@ -218,14 +218,18 @@ class PointwisePanelsPlan final : public RowsPlan {
       const bool last = d + 1 == depths.count();
       pack_pixels(arrays, at, reading, group.in_begin + depths.begin(d), depth, panels.count(),
                   scratch);
+      GemmTileArgs<T> gemm{};
+      gemm.depth = depth;
+      gemm.c_stride = stride;
+      gemm.accumulate = d > 0;
+      gemm.end = last && reading.ends ? &end : nullptr;
       for (std::int64_t tile = at.tile; tile < at.tile_end; ++tile) {
         const std::int64_t rows = tiles.size(tile);
         const std::int64_t out = tiles.begin(tile);
-        const T* const a =
-            tiles_.find(arrays.packed_weights, at.group, tile) + depths.begin(d) * rows;
-        for (std::int64_t panel = 0; panel < panels.count(); ++panel) {
+        gemm.a = tiles_.find(arrays.packed_weights, at.group, tile) + depths.begin(d) * rows;
+        for (std::int64_t panel = 0; panel < panels.count(); panel += gemm.tiles) {
           const std::int64_t column = panels.begin(panel) * table_.lanes;
-          const std::int64_t width = panels.size(panel) * table_.lanes;
+          gemm.tiles = panels.alike(panel);
           if (last && reading.ends) {
             const std::int64_t at_channel = group.out_begin + out;
             end.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + at_channel : nullptr;
@@ -236,12 +240,13 @@ class PointwisePanelsPlan final : public RowsPlan {
             }
             end.out = static_cast<T*>(arrays.out) + place(arrays.out_strides) +
                       at_channel * arrays.out_strides.channel + column;
-            end.tail = std::min(table_.lanes, at.end - at.begin - column - (width - table_.lanes));
+            const std::int64_t tail =
+                panels.begin(panel + gemm.tiles) * table_.lanes - table_.lanes;
+            end.tail = std::min(table_.lanes, at.end - at.begin - tail);
           }
-          table_.gemm_interleaved[rows - 1][panels.size(panel) - 1](
-              depth, a, scratch.panels + column * depth,
-              scratch.sums + (out - first) * stride + column, stride, d > 0,
-              last && reading.ends ? &end : nullptr);
+          gemm.b = scratch.panels + column * depth;
+          gemm.c = scratch.sums + (out - first) * stride + column;
+          table_.gemm_interleaved[rows - 1][panels.size(panel) - 1](gemm);
         }
       }
     }

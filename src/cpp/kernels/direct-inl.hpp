@@ -89,10 +89,7 @@ void direct_tile(const DirectTileArgs<T>& args) {
   const RowsEnd<T>* const end = args.end;
   const std::int64_t c_stride = args.c_stride;
   for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
-    // No constant may stay in a register from one tile to the next, where a sum would yield to it.
-    asm volatile("" ::
-                     : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
-                       "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+    clear_registers();
     const std::int64_t first = tile * kVectors * V::lanes;
     const std::int64_t first_span = end && tile > 0 ? end->ends[tile * kVectors - 1]
                                     : end           ? end->first

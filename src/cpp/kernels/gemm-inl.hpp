@@ -74,12 +74,22 @@ static inline void clamp_sums(Vec<T> (&sum)[kRows][kVectors], T least, T most) {
   }
 }
 
+// Keeps constants out of vector registers from one tile to the next, where sums would yield to
+// them.
+static inline void clear_registers() {
+  asm volatile("" ::
+                   : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
+                     "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+}
+
+// The end of sums that stand `column` to the right of where `end` begins, its tail unless `whole`.
 // Each step for all sums at once, or the compiler would read `end` anew after every store.
 template <class T, int kRows, int kVectors>
-static inline void end_tile(Vec<T> (&sum)[kRows][kVectors], const TileEnd<T>& end) {
+static inline void end_tile(Vec<T> (&sum)[kRows][kVectors], const TileEnd<T>& end,
+                            std::int64_t column = 0, bool whole = false) {
   using V = Vec<T>;
   const auto tail = V::mask_range(0, static_cast<int>(end.tail));
-  const bool whole = end.tail == V::lanes;
+  if (end.tail == V::lanes) whole = true;
   const auto load = [&](const T* p, int j) {
     return j == kVectors - 1 && !whole ? V::load_or_zero(tail, p + j * V::lanes)
                                        : V::load(p + j * V::lanes);
@@ -87,7 +97,7 @@ static inline void end_tile(Vec<T> (&sum)[kRows][kVectors], const TileEnd<T>& en
   if (end.bias && end.bias_per_column) {
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
-      const V bias = load(end.bias, j);
+      const V bias = load(end.bias + column, j);
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; ++i) sum[i][j] = sum[i][j] + bias;
     }
@@ -95,16 +105,17 @@ static inline void end_tile(Vec<T> (&sum)[kRows][kVectors], const TileEnd<T>& en
     add_row_bias(sum, end.bias);
   }
   if (end.residual) {
+    const T* const residual = end.residual + column;
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
       for (int j = 0; j < kVectors; ++j) {
-        sum[i][j] = sum[i][j] + load(end.residual + i * end.residual_stride, j);
+        sum[i][j] = sum[i][j] + load(residual + i * end.residual_stride, j);
       }
     }
   }
   clamp_sums(sum, end.low, end.high);
-  T* const out = end.out;
+  T* const out = end.out + column;
   const std::int64_t out_stride = end.out_stride;
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
@@ -121,38 +132,51 @@ static inline void end_tile(Vec<T> (&sum)[kRows][kVectors], const TileEnd<T>& en
 }
 
 template <class T, int kRows, int kVectors, bool kInterleaved>
-void gemm_tile(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t c_stride,
-               bool accumulate, const TileEnd<T>* end) {
+void gemm_tile(const GemmTileArgs<T>& args) {
   using V = Vec<T>;
-  V sum[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) {
-      sum[i][j] = accumulate ? V::load(c + i * c_stride + j * V::lanes) : V::zero();
-    }
-  }
-  if (end) prefetch_outputs<kRows, kVectors>(end->out, end->out_stride);
-  constexpr std::int64_t a_row = kInterleaved ? 1 : kRowStride;
-  constexpr std::int64_t a_step = kInterleaved ? kRows : 1;
-  for (std::int64_t k = 0; k < depth; ++k) {
-    V row[kVectors];
-#pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
+  constexpr std::int64_t kWidth = kVectors * V::lanes;
+  const TileEnd<T>* const end = args.end;
+  const std::int64_t c_stride = args.c_stride;
+  const T* b = args.b;
+  for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
+    clear_registers();
+    const std::int64_t column = tile * kWidth;
+    T* const c = args.c + column;
+    V sum[kRows][kVectors];
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-      const V scale = V::broadcast(a[i * a_row]);
 #pragma GCC unroll 4
-      for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
+      for (int j = 0; j < kVectors; ++j) {
+        sum[i][j] = args.accumulate ? V::load(c + i * c_stride + j * V::lanes) : V::zero();
+      }
     }
-    a += a_step;
-    b += kVectors * V::lanes;
-  }
-  if (end) return end_tile(sum, *end);
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
+    if (end) prefetch_outputs<kRows, kVectors>(end->out + column, end->out_stride);
+    constexpr std::int64_t a_row = kInterleaved ? 1 : kRowStride;
+    constexpr std::int64_t a_step = kInterleaved ? kRows : 1;
+    const T* a = args.a;
+    const std::int64_t depth = args.depth;
+    for (std::int64_t k = 0; k < depth; ++k) {
+      V row[kVectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) sum[i][j].store(c + i * c_stride + j * V::lanes);
+      for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) {
+        const V scale = V::broadcast(a[i * a_row]);
+#pragma GCC unroll 4
+        for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
+      }
+      a += a_step;
+      b += kWidth;
+    }
+    if (end) {
+      end_tile(sum, *end, column, tile + 1 < args.tiles);
+      continue;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) sum[i][j].store(c + i * c_stride + j * V::lanes);
+    }
   }
 }
 

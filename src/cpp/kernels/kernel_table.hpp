@@ -42,10 +42,23 @@ struct TileEnd {
 // sum[i][j] = (accumulate ? c[i * c_stride + j] : +0), then for k in [0, depth) in this order:
 //     sum[i][j] = fma(A(i, k), b[k * width + j], sum[i][j])
 // for i < rows and j < width = vectors * lanes. A(i, k) is a[k * rows + i] (interleaved) or
-// a[i * kRowStride + k] (row-major). The sums go to c, or where `end` says if it is not null.
+// a[i * kRowStride + k] (row-major). The sums go to c, or where `end` says if it is not null. The
+// same for `tiles` in a row: b of the next follows that of the one before, everything that has
+// columns goes on `width` to the right, and `end.tail` is that of the last.
 template <class T>
-using GemmTile = void (*)(std::int64_t depth, const T* a, const T* b, T* c, std::int64_t c_stride,
-                          bool accumulate, const TileEnd<T>* end);
+struct GemmTileArgs {
+  std::int64_t tiles;
+  std::int64_t depth;
+  const T* a;
+  const T* b;
+  T* c;
+  std::int64_t c_stride;
+  bool accumulate;
+  const TileEnd<T>* end;
+};
+
+template <class T>
+using GemmTile = void (*)(const GemmTileArgs<T>& args);
 
 // Pixels of a block, in groups of one vector, under one width tap: lanes [begin, end) of a vector
 // read row[offset + lane * step], where `row` is the input row under the run.
