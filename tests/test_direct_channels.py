@@ -160,3 +160,23 @@ def test_last_vectors_that_are_half_empty(
         (1, 16, 11, 27), (out_channels, 16, 3, 3), dtype, padding=1, data_format=data_format
     )
     problem.check(algorithm)
+
+
+@pytest.mark.parametrize("out_channels", [16, 27, 32, 37, 64])
+@pytest.mark.parametrize("columns", [1, 2, 3, 5, 6, 7, 9, 14])
+@pytest.mark.parametrize("channels", [5, 19])
+def test_narrow_planes(
+    dtype: Any, data_format: str, channels: int, columns: int, out_channels: int
+) -> None:
+    more: dict[str, Any] = dict(padding=1, residual=True, data_format=data_format)
+    check(make((2, channels, 4, columns), (out_channels, channels, 3, 3), dtype, **more))
+
+
+def test_a_layer_packs_weights_anew_for_planes_whose_tiles_are_wider(dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((32, 20, 3, 3)).astype(dtype)
+    options: dict[str, Any] = dict(padding=1, algorithm="direct_channels")
+    layer = pyconv.Conv2d.from_weights(weight, **options)
+    for columns in (7, 14, 3, 7):
+        x = rng.standard_normal((1, 20, 6, columns)).astype(dtype)
+        np.testing.assert_array_equal(layer(x), pyconv.conv2d(x, weight, **options))
