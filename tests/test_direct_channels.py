@@ -162,14 +162,27 @@ def test_last_vectors_that_are_half_empty(
     problem.check(algorithm)
 
 
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
 @pytest.mark.parametrize("out_channels", [16, 27, 32, 37, 64])
-@pytest.mark.parametrize("columns", [1, 2, 3, 5, 6, 7, 9, 14])
+@pytest.mark.parametrize("columns", [2, 3, 5, 6, 7, 9, 14])
 @pytest.mark.parametrize("channels", [5, 19])
 def test_narrow_planes(
-    dtype: Any, data_format: str, channels: int, columns: int, out_channels: int
+    dtype: Any,
+    data_format: str,
+    channels: int,
+    columns: int,
+    out_channels: int,
+    padding_mode: str,
 ) -> None:
-    more: dict[str, Any] = dict(padding=1, residual=True, data_format=data_format)
-    check(make((2, channels, 4, columns), (out_channels, channels, 3, 3), dtype, **more))
+    more: dict[str, Any] = dict(padding_mode=padding_mode, data_format=data_format)
+    shapes = (2, channels, 4, columns), (out_channels, channels, 3, 3)
+    check(make(*shapes, dtype, padding=1, residual=True, **more))
+
+
+@pytest.mark.parametrize("columns", [1, 3, 7])
+def test_narrow_planes_of_uneven_groups(dtype: Any, data_format: str, columns: int) -> None:
+    weights = [(64, 19, 3, 3), (9, 19, 3, 3), (16, 9, 3, 3)]
+    check(make((2, 47, 4, columns), weights, dtype, padding=1, data_format=data_format))
 
 
 def test_a_layer_packs_weights_anew_for_planes_whose_tiles_are_wider(dtype: Any) -> None:

@@ -451,7 +451,7 @@ class DirectPlan final : public Plan {
           tile_end.first = end && vector > 0 ? end->ends[vector - 1] : 0;
           tile_end.ends = scratch.span_ends + vector;
           args.tiles = columns.alike(part);
-          args.b = args.ahead = line_rows + columns.begin(part) * table_.lanes;
+          args.b = line_rows + columns.begin(part) * table_.lanes;
           args.c = sums + vector * table_.lanes;
           table_.direct[rows - 1][columns.size(part) - 1](args);
         }

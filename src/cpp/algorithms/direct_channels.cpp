@@ -119,6 +119,18 @@ std::vector<Band> column_bands(const Axis& axis, bool met) {
   return bands;
 }
 
+bool inputs_are_alike(const ConvProblem& p) {
+  const std::int64_t in_channels = most_in_channels(p);
+  return std::all_of(p.groups.begin(), p.groups.end(),
+                     [&](const Group& group) { return group.in_channels == in_channels; });
+}
+
+// Whether pixels stand without gaps.
+bool has_narrow_pixels(const ConvProblem& p) {
+  return inputs_are_alike(p) && most_in_channels(p) <= kChannelBlock &&
+         met_share(p.axes[2], p.padding_mode) > kNarrowMet;
+}
+
 // Vectors of output channels to a panel. Where a row has few columns, the usual tiles may leave
 // fewer sums than keep the multipliers busy; on 16 registers, tiles of 3 columns x 4 vectors may do
 // better.
@@ -128,6 +140,7 @@ std::int64_t panel_vectors(const ConvProblem& p, const KernelTable<T>& table) {
   const Axis& width = p.axes[2];
   const bool choice = table.channels_vectors > kUsualVectors;
   if (!choice || width.out > kMostUnevenColumns) return kUsualVectors;
+  const bool skips = p.padding_mode == PaddingMode::zeros && !has_narrow_pixels(p);
   const std::vector<TapRange> taps = tap_ranges(width);
   // Of one k in a row under a panel: two sums per cycle, each of which waits four for its last.
   const auto row_cycles = [&](std::int64_t vectors) {
@@ -135,8 +148,8 @@ std::int64_t panel_vectors(const ConvProblem& p, const KernelTable<T>& table) {
     double cycles = 0;
     for (const TapRange& tap : taps) {
       for (std::int64_t i = 0; i < tiles.count(); ++i) {
-        const bool padded =
-            (i == 0 && tap.first > 0) || (i == tiles.count() - 1 && tap.last < width.out);
+        const bool padded = skips && ((i == 0 && tap.first > 0) ||
+                                      (i == tiles.count() - 1 && tap.last < width.out));
         const std::int64_t columns = tiles.size(i) - (padded ? 1 : 0);
         if (columns > 0) cycles += std::max(4.0, static_cast<double>(columns * vectors) / 2);
       }
@@ -145,7 +158,6 @@ std::int64_t panel_vectors(const ConvProblem& p, const KernelTable<T>& table) {
   };
   const auto cycles = [&](std::int64_t limit) {
     const Split panels = Split::by_limit(ceil_div(most_out_channels(p), table.lanes), limit);
-    if (panels.count() == 0) return 0.0;
     const std::int64_t least = panels.size(panels.count() - 1);
     const std::int64_t wider = panels.begin(panels.count()) - least * panels.count();
     const auto narrower = static_cast<double>(panels.count() - wider);
@@ -169,11 +181,7 @@ class DirectChannelsPlan final : public Plan {
     const std::int64_t in_channels = most_in_channels(p);
     const std::int64_t vectors = ceil_div(most_out_channels(p), table_.lanes);
     widest_ = std::max<std::int64_t>(1, vectors) * table_.lanes;
-    const bool alike = std::all_of(p.groups.begin(), p.groups.end(), [&](const Group& group) {
-      return group.in_channels == in_channels;
-    });
-    narrow_ =
-        alike && in_channels <= kChannelBlock && met_share(axes_[2], p.padding_mode) > kNarrowMet;
+    narrow_ = has_narrow_pixels(p);
     if (narrow_) pitch_ = std::max<std::int64_t>(1, in_channels);
     group_blocks_ = ceil_div(in_channels, kChannelBlock);
     const Axis& width = axes_[2];
@@ -189,7 +197,8 @@ class DirectChannelsPlan final : public Plan {
     list_width_taps();
     bands_ = column_bands(width, narrow_ || p.padding_mode != PaddingMode::zeros);
     find_margins();
-    if (alike && p.channels_last && in_channels > 0 && in_channels % kChannelBlock == 0) {
+    if (inputs_are_alike(p) && p.channels_last && in_channels > 0 &&
+        in_channels % kChannelBlock == 0) {
       groups_together_ = std::clamp<std::int64_t>(kChannelsTogether / in_channels, 1,
                                                   static_cast<std::int64_t>(p.groups.size()));
     }

@@ -497,7 +497,8 @@ class Im2colGemmPlan final : public RowsPlan {
     return ends;
   }
 
-  // The end of the tile whose first element stands at (row, column) of the block.
+  // The end of tiles in a row, `vectors` in all, whose first element stands at (row, column) of the
+  // block.
   TileEnd<T> end_at(const TileEnds& ends, std::int64_t row, std::int64_t column,
                     std::int64_t vectors) const {
     TileEnd<T> end = ends.first;

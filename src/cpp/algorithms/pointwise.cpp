@@ -304,7 +304,7 @@ class PointwisePlan final : public RowsPlan {
     args.a = tiles_.find(arrays.packed_weights, at.group, tile);
     args.b = from;
     args.offsets = side.offsets;
-    args.ahead = ahead ? ahead : from;
+    args.ahead = ahead;
     args.ahead_step = ahead ? arrays.x_strides.channel : 0;
     args.c = scratch.sums;
     args.c_stride = vectors * table_.lanes;
@@ -392,8 +392,9 @@ bool lanes_are_pixels(const ConvProblem& problem) { return lanes_are_pixels(prob
 
 // Whether panels of copied pixels pay: tiles of few rows meet each pixel too seldom to wait for two
 // cache lines of most vectors, and of the last ones for more than an L1 cache holds. On AVX2 1.2 to
-// 2 times as fast for over 24 outputs, 0.8 to 0.95 times for up to 24; but short tiles of few
-// inputs end more often than they multiply. They also gain a little on lanes of output channels,
+// 2 times as fast for over 24 outputs, 0.8 to 0.95 times for up to 24. Tiles of few inputs
+// that read in place spend much of their time on beginning and ending: there copying pays for over
+// 18. They also gain a little on lanes of output channels,
 // but not with a stride. The baseline has tiles as small.
 template <class T>
 bool copies_pixels(const ConvProblem& problem, const KernelTable<T>& table) {

@@ -72,7 +72,8 @@ class RowTiles : public WeightPanels<T> {
       : WeightPanels<T>(problem, table, 1, table.tile_rows) {}
 };
 
-// Where lanes are output channels: vectors of them, usually as many to a panel as to other tiles.
+// Where lanes are output channels: vectors of them, usually as many to a panel as tiles of every
+// instruction set can take.
 template <class T>
 class ChannelPanels : public WeightPanels<T> {
  public:

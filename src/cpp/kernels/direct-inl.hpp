@@ -65,7 +65,7 @@ template <bool kAhead, class T, int kRows, int kVectors>
   const std::int32_t* const offsets = args.offsets;
   const T* a = args.a;
   const T* const b = args.b + first;
-  const T* ahead = args.ahead + first;
+  const T* ahead = kAhead ? args.ahead + first : nullptr;
   for (std::int64_t k = 0; k < depth; ++k) {
     const T* const from = b + offsets[k];
     V row[kVectors];

@@ -10,15 +10,16 @@
 namespace pyconv::PYCONV_ISA {
 
 // On 16 registers, 3 x 4 tiles keep more chains going than 3 x 2.
-constexpr int kChannelsVectors = PYCONV_VECTOR_REGISTERS >= 32 ? 3 : 4;
+template <class T>
+constexpr int kChannelsVectors = PYCONV_VECTOR_REGISTERS < 32 && Vec<T>::lanes > 1 ? 4 : 3;
 
-// The most rows of so many vectors: their accumulators, a vector of weights for each column or a
-// broadcast for each row, and one of the other, fit the registers. 9 x 3, 14 x 2 and 14 x 1 on 32
-// of them, 3 x 4, 4 x 3, 6 x 2 and 14 x 1 on 16.
+// The most rows of so many vectors: their accumulators and either the vectors of a row of weights
+// and one broadcast, or a broadcast for each row and one vector, fit the registers. 9 x 3, 14 x 2
+// and 14 x 1 on 32 of them, 3 x 4, 4 x 3, 6 x 2 and 14 x 1 on 16.
 constexpr int channels_rows(int vectors) {
-  const int columns = (PYCONV_VECTOR_REGISTERS - 1 - vectors) / vectors;
-  const int rows = (PYCONV_VECTOR_REGISTERS - 1) / (vectors + 1);
-  const int fitting = columns > rows ? columns : rows;
+  const int with_weights = (PYCONV_VECTOR_REGISTERS - 1 - vectors) / vectors;
+  const int with_broadcasts = (PYCONV_VECTOR_REGISTERS - 1) / (vectors + 1);
+  const int fitting = with_weights > with_broadcasts ? with_weights : with_broadcasts;
   return fitting < kMaxTileRows ? fitting : kMaxTileRows;
 }
 
@@ -165,7 +166,7 @@ void window_tile(const WindowTileArgs<T>& args) {
   }
 }
 
-template <class T, int kVectors = kChannelsVectors, int kRows = channels_rows(kVectors)>
+template <class T, int kVectors = kChannelsVectors<T>, int kRows = channels_rows(kVectors)>
 constexpr void fill_channels_tiles(KernelTable<T>& table) {
   constexpr bool low = Vec<T>::has_low;
   table.channels_tile[0][kRows - 1][kVectors - 1] = channels_tile<T, kRows, kVectors, false>;
@@ -309,7 +310,7 @@ void pixel_row(const PixelRowArgs<T>& args) {
 template <class T>
 constexpr void fill_channels(KernelTable<T>& table) {
   fill_channels_tiles<T>(table);
-  table.channels_vectors = kChannelsVectors;
+  table.channels_vectors = kChannelsVectors<T>;
   table.pixel_row = pixel_row<T>;
 }
 

@@ -1,4 +1,5 @@
-// The micro-kernel: a tile of accumulators that stays in registers. See GemmTile for its contract.
+// The micro-kernel: a tile of accumulators that stays in registers. See GemmTileArgs for its
+// contract.
 #pragma once
 
 #include <limits>

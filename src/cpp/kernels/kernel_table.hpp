@@ -72,8 +72,8 @@ struct PixelSpan {
 // Where finished sums of pixels go that stand in rows of `pitch` elements, of which only some are
 // outputs. Vector j of the tiles has the spans ends[j - 1] (`first` for j = 0) to ends[j]: lanes
 // [begin, end) are row `run` of the output, lane 0 would be its column `offset`. Clamped to
-// [low, high] after bias[i] and residual, which may be null. There is a span more than that: a tile
-// asks for the cache lines from its first one on before it computes, even if it has none.
+// [low, high] after bias[i] and residual, which may be null. The first span of a tile is there even
+// if it has none: the tile asks for the cache lines from it on before it computes.
 template <class T>
 struct RowsEnd {
   const PixelSpan* spans;
@@ -697,7 +697,7 @@ template <class T>
 struct KernelTable {
   std::int64_t lanes;
   std::int64_t tile_rows;     // largest rows of a tile
-  std::int64_t tile_vectors;  // largest vectors of a tile
+  std::int64_t tile_vectors;  // largest vectors of a tile, both of GEMM
 
   // [rows - 1][vectors - 1]
   GemmTile<T> gemm_interleaved[kMaxTileRows][kMaxTileVectors];
