@@ -158,11 +158,11 @@ std::int64_t panel_vectors(const ConvProblem& p, const KernelTable<T>& table) {
   };
   const auto cycles = [&](std::int64_t limit) {
     const Split panels = Split::by_limit(ceil_div(most_out_channels(p), table.lanes), limit);
-    const std::int64_t least = panels.size(panels.count() - 1);
-    const std::int64_t wider = panels.begin(panels.count()) - least * panels.count();
-    const auto narrower = static_cast<double>(panels.count() - wider);
-    return narrower * row_cycles(least) +
-           (wider > 0 ? static_cast<double>(wider) * row_cycles(least + 1) : 0);
+    double sum = 0;
+    for (std::int64_t panel = 0; panel < panels.count(); panel += panels.alike(panel)) {
+      sum += static_cast<double>(panels.alike(panel)) * row_cycles(panels.size(panel));
+    }
+    return sum;
   };
   // More weights per sum come from the L2 cache.
   const bool wide = 1.04 * cycles(table.channels_vectors) < cycles(kUsualVectors);

@@ -392,10 +392,10 @@ bool lanes_are_pixels(const ConvProblem& problem) { return lanes_are_pixels(prob
 
 // Whether panels of copied pixels pay: tiles of few rows meet each pixel too seldom to wait for two
 // cache lines of most vectors, and of the last ones for more than an L1 cache holds. On AVX2 1.2 to
-// 2 times as fast for over 24 outputs, 0.8 to 0.95 times for up to 24. Tiles of few inputs
-// that read in place spend much of their time on beginning and ending: there copying pays for over
-// 18. They also gain a little on lanes of output channels,
-// but not with a stride. The baseline has tiles as small.
+// 2 times as fast for over 24 outputs, 0.8 to 0.95 times for up to 24. Tiles of few inputs that
+// read in place spend much of their time on beginning and ending: there copying pays for over 18.
+// They also gain a little on lanes of output channels, but not with a stride. The baseline has
+// tiles as small.
 template <class T>
 bool copies_pixels(const ConvProblem& problem, const KernelTable<T>& table) {
   constexpr std::int64_t kFewInputs = 48;
