@@ -59,28 +59,22 @@ template <bool kAhead, class T, int kRows, int kVectors>
 [[gnu::always_inline]] static inline void add_rows(const DirectTileArgs<T>& args,
                                                    std::int64_t first,
                                                    Vec<T> (&sum)[kRows][kVectors]) {
-  using V = Vec<T>;
-  const std::int64_t depth = args.depth;
   const std::int64_t ahead_step = args.ahead_step;
-  const std::int32_t* const offsets = args.offsets;
+  const std::int32_t* offset = args.offsets;
   const T* a = args.a;
   const T* const b = args.b + first;
   const T* ahead = kAhead ? args.ahead + first : nullptr;
-  for (std::int64_t k = 0; k < depth; ++k) {
-    const T* const from = b + offsets[k];
-    V row[kVectors];
-#pragma GCC unroll 16
-    for (int j = 0; j < kVectors; ++j) row[j] = V::load(from + j * V::lanes);
-    if constexpr (kAhead) __builtin_prefetch(ahead);
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      const V scale = V::broadcast(a[i]);
-#pragma GCC unroll 16
-      for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
-    }
+  // Tiles that need all registers keep them under one step per turn only.
+  constexpr int kSpare = PYCONV_VECTOR_REGISTERS - kRows * kVectors - kVectors - 1;
+  constexpr bool kFours = Vec<T>::lanes > 1 && kSpare > (kVectors > 4 ? 1 : 0);
+  repeat<kFours>(args.depth, [&]() __attribute__((always_inline)) {
+    add_step<0, kRows, false>([a](int i) { return a[i]; }, b + *offset++, sum);
     a += kRows;
-    if constexpr (kAhead) ahead += ahead_step;
-  }
+    if constexpr (kAhead) {
+      __builtin_prefetch(ahead);
+      ahead += ahead_step;
+    }
+  });
 }
 
 template <class T, int kRows, int kVectors>

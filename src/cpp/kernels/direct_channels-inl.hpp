@@ -23,55 +23,16 @@ constexpr int channels_rows(int vectors) {
   return fitting < kMaxTileRows ? fitting : kMaxTileRows;
 }
 
-// Adds one k to rows [kBegin, kEnd) of the sums: a(i) times the weights at b.
-template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors, class Pixel>
-[[gnu::always_inline]] static inline void add_step(const Pixel& a, const T* b,
-                                                   Vec<T> (&sum)[kRows][kVectors]) {
-  using V = Vec<T>;
-  const auto load = [&](int j) {
-    V weights = V::load(b + j * V::lanes);
-    // Or GCC would load the vector again for every use.
-    if constexpr (kEnd - kBegin > 1) asm("" : "+v"(weights.v));
-    return weights;
-  };
-  if constexpr (kEnd - kBegin < kVectors) {
-    V scale[kRows];
-#pragma GCC unroll 16
-    for (int i = kBegin; i < kEnd; ++i) scale[i] = tile_broadcast<kLow, kVectors>(a(i));
-#pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) {
-      const V weights = load(j);
-#pragma GCC unroll 16
-      for (int i = kBegin; i < kEnd; ++i) {
-        sum[i][j] = tile_fma<kLow, kVectors>(j, scale[i], weights, sum[i][j]);
-      }
-    }
-  } else {
-    V weights[kVectors];
-#pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) weights[j] = load(j);
-#pragma GCC unroll 16
-    for (int i = kBegin; i < kEnd; ++i) {
-      const V scale = tile_broadcast<kLow, kVectors>(a(i));
-#pragma GCC unroll 4
-      for (int j = 0; j < kVectors; ++j) {
-        sum[i][j] = tile_fma<kLow, kVectors>(j, scale, weights[j], sum[i][j]);
-      }
-    }
-  }
-}
-
 // Adds `count` channels under one tap to rows [kBegin, kEnd) of the sums.
 template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors>
 [[gnu::always_inline]] static inline void add_channels(std::int64_t count, const T* a, const T* b,
                                                        Vec<T> (&sum)[kRows][kVectors]) {
   if constexpr (kBegin < kEnd) {
-#pragma GCC unroll 1
-    for (std::int64_t k = 0; k < count; ++k) {
+    repeat<(Vec<T>::lanes > 1)>(count, [&]() __attribute__((always_inline)) {
       add_step<kBegin, kEnd, kLow>([a](int i) { return a[i * kChannelBlock]; }, b, sum);
       ++a;
       b += kVectors * Vec<T>::lanes;
-    }
+    });
   }
 }
 
@@ -105,8 +66,6 @@ void channels_tile(const ChannelsTileArgs<T>& args) {
         add_channels<1, kRows, kLow>(count, a, b, sum);
       } else if (edge == kLastPixel) {
         add_channels<0, kRows - 1, kLow>(count, a, b, sum);
-      } else if (count == kChannelBlock) {
-        add_channels<0, kRows, kLow>(kChannelBlock, a, b, sum);  // a constant is 2 % faster
       } else {
         add_channels<0, kRows, kLow>(count, a, b, sum);
       }
@@ -148,14 +107,12 @@ void window_tile(const WindowTileArgs<T>& args) {
         __builtin_prefetch(ahead, 0, 2);
       }
       const std::int64_t left = args.length - begin;
-      const T* const b_end = b + (left < kLine ? left : kLine) * (kVectors * V::lanes);
-#pragma GCC unroll 1
-      do {
+      repeat<(V::lanes > 1)>(left < kLine ? left : kLine, [&]() __attribute__((always_inline)) {
         add_step<0, kRows, kLow>([&](int i) { return base[i / 3][i % 3 * a_row]; }, b, sum);
 #pragma GCC unroll 16
         for (const T*& from : base) ++from;
         b += kVectors * V::lanes;
-      } while (b != b_end);
+      });
     }
   }
   if (args.end) return end_tile(sum, *args.end);

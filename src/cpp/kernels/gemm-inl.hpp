@@ -24,7 +24,7 @@ template <bool kLow, int kVectors, class T>
   if constexpr (kLow) {
     if (j == kVectors - 1) return Vec<T>::fma_low(a, b, c);
   }
-  return Vec<T>::fma(a, b, c);
+  return Vec<T>::fma_in_place(a, b, c);
 }
 
 // What the vectors of a row of a tile are multiplied by.
@@ -34,6 +34,57 @@ template <bool kLow, int kVectors, class T>
     return Vec<T>::broadcast_low(x);
   } else {
     return Vec<T>::broadcast(x);
+  }
+}
+
+// Adds one k to rows [kBegin, kEnd) of the sums: a(i) times the row of b.
+template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors, class Scale>
+[[gnu::always_inline]] static inline void add_step(const Scale& a, const T* b,
+                                                   Vec<T> (&sum)[kRows][kVectors]) {
+  using V = Vec<T>;
+  if constexpr (kEnd - kBegin < kVectors) {
+    V scale[kRows];
+#pragma GCC unroll 16
+    for (int i = kBegin; i < kEnd; ++i) scale[i] = tile_broadcast<kLow, kVectors>(a(i));
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; ++j) {
+      const V row = V::load(b + j * V::lanes);
+#pragma GCC unroll 16
+      for (int i = kBegin; i < kEnd; ++i) {
+        sum[i][j] = tile_fma<kLow, kVectors>(j, scale[i], row, sum[i][j]);
+      }
+    }
+  } else {
+    V row[kVectors];
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
+#pragma GCC unroll 16
+    for (int i = kBegin; i < kEnd; ++i) {
+      const V scale = tile_broadcast<kLow, kVectors>(a(i));
+#pragma GCC unroll 16
+      for (int j = 0; j < kVectors; ++j) {
+        sum[i][j] = tile_fma<kLow, kVectors>(j, scale, row[j], sum[i][j]);
+      }
+    }
+  }
+}
+
+// Calls step() so many times, kFours: four to a turn of the loop. Of a core whose other thread is
+// busy half of the front end is left, and instructions that only count take from the multiply-adds.
+// As four calls: one call in a loop that is unrolled sends sums to the stack.
+template <bool kFours, class Step>
+[[gnu::always_inline]] static inline void repeat(std::int64_t count, const Step& step) {
+  constexpr int kTimes = kFours ? 4 : 1;
+#pragma GCC unroll 1
+  for (; count % kTimes != 0; --count) step();
+#pragma GCC unroll 1
+  for (; count > 0; count -= kTimes) {
+    step();
+    if constexpr (kFours) {
+      step();
+      step();
+      step();
+    }
   }
 }
 
@@ -155,20 +206,11 @@ void gemm_tile(const GemmTileArgs<T>& args) {
     constexpr std::int64_t a_row = kInterleaved ? 1 : kRowStride;
     constexpr std::int64_t a_step = kInterleaved ? kRows : 1;
     const T* a = args.a;
-    const std::int64_t depth = args.depth;
-    for (std::int64_t k = 0; k < depth; ++k) {
-      V row[kVectors];
-#pragma GCC unroll 4
-      for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
-#pragma GCC unroll 16
-      for (int i = 0; i < kRows; ++i) {
-        const V scale = V::broadcast(a[i * a_row]);
-#pragma GCC unroll 4
-        for (int j = 0; j < kVectors; ++j) sum[i][j] = V::fma(scale, row[j], sum[i][j]);
-      }
+    repeat<(V::lanes > 1)>(args.depth, [&]() __attribute__((always_inline)) {
+      add_step<0, kRows, false>([a](int i) { return a[i * a_row]; }, b, sum);
       a += a_step;
       b += kWidth;
-    }
+    });
     if (end) {
       end_tile(sum, *end, column, tile + 1 < args.tiles);
       continue;

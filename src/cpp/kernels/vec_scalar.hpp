@@ -17,6 +17,8 @@
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
+//   fma_in_place(a, b, c)                the same, in the register of c: the compiler has no other
+//                                        choice, which keeps tiles of sums where they are
 //   broadcast_low(x), fma_low(a, b, c)   where has_low: the lower half of the lanes, and perhaps
 //                                        others, at less cost
 //   min(a, b), max(a, b)                 b if either is NaN, or if both are zeros
@@ -98,6 +100,7 @@ struct Vec {
   static Mask mask_range(int begin, int end) { return begin == 0 && end == 1; }
 
   static Vec fma(Vec a, Vec b, Vec c) { return {fused_multiply_add(a.v, b.v, c.v)}; }
+  static Vec fma_in_place(Vec a, Vec b, Vec c) { return fma(a, b, c); }
   static constexpr bool has_low = false;
   friend Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
   friend Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }

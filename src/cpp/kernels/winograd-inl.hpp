@@ -531,24 +531,15 @@ void winograd_tile(std::int64_t depth, std::int64_t chain, const T* a, std::int6
       const T* channel = a + k / V::lanes * a_block + k % V::lanes;
       const std::int64_t left = chain_end - k;
       const std::int64_t block = V::lanes - k % V::lanes;
-      const T* const end = channel + (left < block ? left : block);
-      k += end - channel;
-      for (; channel != end; ++channel) {
+      const std::int64_t count = left < block ? left : block;
+      k += count;
+      repeat<(V::lanes > 1)>(count, [&]() __attribute__((always_inline)) {
         __builtin_prefetch(ahead, 0, 2);
         ahead += 64 / sizeof(T);
-        V row[kVectors];
-#pragma GCC unroll 4
-        for (int j = 0; j < kVectors; ++j) row[j] = V::load(b + j * V::lanes);
-#pragma GCC unroll 16
-        for (int i = 0; i < kRows; ++i) {
-          const V scale = tile_broadcast<kLow, kVectors>(channel[i * V::lanes]);
-#pragma GCC unroll 4
-          for (int j = 0; j < kVectors; ++j) {
-            sum[i][j] = tile_fma<kLow, kVectors>(j, scale, row[j], sum[i][j]);
-          }
-        }
+        add_step<0, kRows, kLow>([channel](int i) { return channel[i * V::lanes]; }, b, sum);
+        ++channel;
         b += kVectors * V::lanes;
-      }
+      });
     }
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
