@@ -461,7 +461,7 @@ class WinogradPlan final : public Plan {
     T* sums;
     T* strip;
     T* span;               // of pixels of all phases of a unit
-    WinogradSlots* slots;  // of the segments of a unit
+    WinogradSlots* slots;  // of the segments of a block
     std::size_t bytes;
   };
 
@@ -625,7 +625,7 @@ class WinogradPlan final : public Plan {
     scratch.sums = carver.take<T>(size_of(points_ * point_stride(widest_ * tiles)));
     scratch.strip = carver.take<T>(size_of(kWinogradStrip * table_.lanes));
     scratch.span = carver.take<T>(size_of(shares_rows_ ? sides_.row.points * span_pitch() : 0));
-    scratch.slots = carver.take<WinogradSlots>(size_of(shares_rows_ ? column_phases_ : 0));
+    scratch.slots = carver.take<WinogradSlots>(size_of(tiles));  // at most as many segments
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -663,11 +663,6 @@ class WinogradPlan final : public Plan {
     }
   }
 
-  void list_slots(std::int64_t unit, SlotCounter& slots, const Scratch& scratch) const {
-    WinogradSlots* to = scratch.slots;
-    for_each_in_unit(unit, [&](const Segment& segment) { *to++ = slots.next(segment); });
-  }
-
   // Calls visit(segment) for the tiles of the units [begin, end).
   template <class Visit>
   void for_each_segment(std::int64_t begin, std::int64_t end, const Visit& visit) const {
@@ -698,9 +693,10 @@ class WinogradPlan final : public Plan {
     const std::int64_t begin = blocks.units.begin(task.block);
     const std::int64_t end = blocks.units.end(task.block);
     const std::int64_t tiles = tiles_of(begin, end);
-    transform_input(arrays, task, group, begin, end, tiles, scratch);
     SlotCounter slots(sides_, tiles);
-    for_each_segment(begin, end, [&](const Segment& segment) { slots.next(segment); });
+    WinogradSlots* to = scratch.slots;
+    for_each_segment(begin, end, [&](const Segment& segment) { *to++ = slots.next(segment); });
+    transform_input(arrays, task, group, begin, end, tiles, scratch);
 
     const Split parts = Split::by_count(plan.panels.count(), blocks.parts);
     for (std::int64_t panel = parts.begin(task.part); panel < parts.end(task.part); ++panel) {
@@ -761,11 +757,12 @@ class WinogradPlan final : public Plan {
       const std::int64_t depth = input_depth(task.depth, slice);
       if (depth >= 0) {
         const T* const plane = all + depth * strides.axis[0];
-        SlotCounter slots(sides_, tiles);
+        const WinogradSlots* slots = scratch.slots;
         if (shares_rows_ && strides.axis[2] == 1) {
           for (std::int64_t unit = begin; unit < end; ++unit) {
             args.points = points;
-            transform_span(plane, strides, group.in_channels, slice, unit, slots, args, scratch);
+            slots = transform_span(plane, strides, group.in_channels, slice, unit, slots, args,
+                                   scratch);
           }
         } else {
           args.strides = stepped(strides, step_of(p.axes[1]), step_of(p.axes[2]));
@@ -780,7 +777,7 @@ class WinogradPlan final : public Plan {
             args.tile_row = segment.row;
             args.tile_column = segment.column;
             args.tiles = segment.tiles;
-            args.slots = &slots.next(segment);
+            args.slots = slots++;
             args.points = points;
             transforms_.input(args);
           });
@@ -791,15 +788,16 @@ class WinogradPlan final : public Plan {
   }
 
   // Transforms the input of a unit, of one plane: some channels at a time become contiguous,
-  // [row of a tile][column][lanes], in columns that all phases share.
-  void transform_span(const T* plane, const Strides& strides, std::int64_t channels,
-                      const Slice& slice, std::int64_t unit, SlotCounter& slots,
-                      WinogradInputArgs<T> args, const Scratch& scratch) const {
+  // [row of a tile][column][lanes], in columns that all phases share. Returns the slots of the
+  // next.
+  const WinogradSlots* transform_span(const T* plane, const Strides& strides, std::int64_t channels,
+                                      const Slice& slice, std::int64_t unit,
+                                      const WinogradSlots* slots, WinogradInputArgs<T> args,
+                                      const Scratch& scratch) const {
     const Axis& height = problem().axes[1];
     const Axis& width = problem().axes[2];
     const std::int64_t lanes = table_.lanes;
     const std::int64_t pitch = span_pitch();
-    list_slots(unit, slots, scratch);
     const Segment head = first_segment(unit);
     const auto first_in = [](const WinogradPart& part, const Axis& axis, std::int64_t out) {
       return part.first_in + (out - part.axis.pad) * step_of(axis);
@@ -826,6 +824,7 @@ class WinogradPlan final : public Plan {
     square.row_stride = strides.channel;
     square.padded_rows = square.pitch = lanes;
     square.count = square.run = last - first;
+    const WinogradSlots* segment_slots = slots;
     for (std::int64_t c = 0; c < channels; c += lanes) {
       square.rows = std::min(lanes, channels - c);
       for (std::int64_t i = 0; i < rows; ++i) {
@@ -839,7 +838,7 @@ class WinogradPlan final : public Plan {
         table_.transpose(square);
         std::fill_n(to + last * lanes, (columns - last) * lanes, T(0));
       }
-      std::int64_t n = 0;
+      segment_slots = slots;
       for_each_in_unit(unit, [&](const Segment& segment) {
         const WinogradAxis& axis = segment.phase.columns[slice.column_part].axis;
         const std::int64_t left = segment.column * sides_.column.outs - axis.pad;
@@ -847,11 +846,12 @@ class WinogradPlan final : public Plan {
             std::min(segment.tiles * sides_.column.outs + sides_.column.taps - 1, axis.end - left);
         args.image = scratch.span + segment.phase.out_column * lanes;
         args.tiles = segment.tiles;
-        args.slots = &scratch.slots[n++];
+        args.slots = segment_slots++;
         transforms_.input(args);
       });
       args.points += args.tiles_in_block * lanes;
     }
+    return segment_slots;
   }
 
   // Fetches some channels of what the tiles [begin, end) read where rows are contiguous, from each
@@ -917,9 +917,13 @@ class WinogradPlan final : public Plan {
     const bool low = ends_low(table_, out_channels);
     const std::int64_t from_stride = points_stride(channels, tiles);
     const std::int64_t to_stride = point_stride(tiles * width);
+    std::int64_t met = 0;
+    Split rows;
     for (int point = 0; point < points_; ++point) {
-      const std::int64_t met = slots.count(point);
-      const Split rows = Split::by_limit(met, table_.winograd_rows[vectors - 1]);
+      if (slots.count(point) != met) {
+        met = slots.count(point);
+        rows = Split::by_limit(met, table_.winograd_rows[vectors - 1]);
+      }
       if (reads_ahead_) read_ahead(point);
       const T* const end =
           weights + point_stride(slices_at_[static_cast<std::size_t>(point)] * channels * width);
@@ -970,10 +974,10 @@ class WinogradPlan final : public Plan {
     args.activation = p.activation;
     args.strip = scratch.strip;
     args.sums = scratch.sums;
-    SlotCounter slots(sides_, tiles);
+    const WinogradSlots* slots = scratch.slots;
     if (shares_rows_) {
       for (std::int64_t unit = begin; unit < end; ++unit) {
-        output_span(arrays, task, channel, channels, unit, slots, args, scratch);
+        slots = output_span(arrays, task, channel, channels, unit, slots, args, scratch);
       }
       return;
     }
@@ -986,7 +990,7 @@ class WinogradPlan final : public Plan {
                task.depth * strides.axis[0] + (phase.out_row + row * row_step) * strides.axis[1] +
                (phase.out_column + column * column_step) * strides.axis[2];
       };
-      args.slots = &slots.next(segment);
+      args.slots = slots++;
       args.tiles = segment.tiles;
       args.rows = std::min<std::int64_t>(sides_.row.outs, phase.height() - row);
       args.columns = std::min(segment.tiles * sides_.column.outs, phase.width() - column);
@@ -998,10 +1002,12 @@ class WinogradPlan final : public Plan {
     });
   }
 
-  // The outputs of a unit, which go to whole rows once all phases have theirs in a span.
-  void output_span(const ConvArrays& arrays, const Task& task, std::int64_t channel,
-                   std::int64_t channels, std::int64_t unit, SlotCounter& slots,
-                   WinogradOutputArgs<T> args, const Scratch& scratch) const {
+  // The outputs of a unit, which go to whole rows once all phases have theirs in a span. Returns
+  // the slots of the next.
+  const WinogradSlots* output_span(const ConvArrays& arrays, const Task& task, std::int64_t channel,
+                                   std::int64_t channels, std::int64_t unit,
+                                   const WinogradSlots* slots, WinogradOutputArgs<T> args,
+                                   const Scratch& scratch) const {
     const Axis& height = problem().axes[1];
     const Axis& width = problem().axes[2];
     const std::int64_t lanes = table_.lanes;
@@ -1012,7 +1018,6 @@ class WinogradPlan final : public Plan {
     args.out_strides.channel = 1;
     args.out_strides.axis[1] = span_pitch();
     args.out_strides.axis[2] = width.dilation * lanes;
-    list_slots(unit, slots, scratch);
     const Segment head = first_segment(unit);
     const std::int64_t row = head.phase.out_row + head.row * sides_.row.outs * height.dilation;
     const std::int64_t column = head.column * sides_.column.outs * width.dilation;
@@ -1027,11 +1032,12 @@ class WinogradPlan final : public Plan {
     end.out_row = arrays.out_strides.axis[2];
     end.out_column = arrays.out_strides.channel;
     end.activation = problem().activation;
+    const WinogradSlots* segment_slots = slots;
     for (std::int64_t c = 0; c < channels; c += lanes) {
       args.channels = end.columns = std::min(lanes, channels - c);
-      std::int64_t n = 0;
+      segment_slots = slots;
       for_each_in_unit(unit, [&](const Segment& segment) {
-        args.slots = &scratch.slots[n++];
+        args.slots = segment_slots++;
         args.tiles = segment.tiles;
         args.columns = std::min(segment.tiles * sides_.column.outs,
                                 segment.phase.width() - segment.column * sides_.column.outs);
@@ -1054,6 +1060,7 @@ class WinogradPlan final : public Plan {
         table_.epilogue(end);
       }
     }
+    return segment_slots;
   }
 
   // Whether prefetching pays: 64 channels of 224 x 224 are 1.4 times as fast so, of 128 x 128 0.95

@@ -218,6 +218,8 @@ static void gather_row(const WinogradInputArgs<T>& args, const T* row, int chann
   for (std::int64_t i = 0; i < first; ++i) gather(i);
   if (channel_stride != 1 && pixel_stride <= kWidestGather && pixel_stride > 0) {
     for (std::int64_t i = first; i < last; i += V::lanes) {
+      // The last square is a whole one as well, if there are pixels before it.
+      if (last - i < V::lanes && last - first > V::lanes) i = last - V::lanes;
       const std::int64_t left = last - i;
       const int count = left < V::lanes ? static_cast<int>(left) : V::lanes;
       const auto mask = V::mask_range(0, count);
@@ -234,13 +236,15 @@ static void gather_row(const WinogradInputArgs<T>& args, const T* row, int chann
                                           static_cast<std::int32_t>(pixel_stride))
                               : V::zero();
         }
+      } else if (channels == V::lanes && count == V::lanes) {
+#pragma GCC unroll 16
+        for (int c = 0; c < V::lanes; ++c) m[c] = V::load(from + c * channel_stride);
       } else if (channels == V::lanes) {
 #pragma GCC unroll 16
-        for (int c = 0; c < V::lanes; ++c)
-          m[c] = V::load(V::zero(), mask, from + c * channel_stride);
+        for (int c = 0; c < V::lanes; ++c) m[c] = V::load_or_zero(mask, from + c * channel_stride);
       } else {
         for (int c = 0; c < V::lanes; ++c) {
-          m[c] = c < channels ? V::load(V::zero(), mask, from + c * channel_stride) : V::zero();
+          m[c] = c < channels ? V::load_or_zero(mask, from + c * channel_stride) : V::zero();
         }
       }
       V::transpose(m);
