@@ -494,31 +494,30 @@ class WinogradPlan final : public Plan {
       std::fill(std::begin(end_), std::end(end_), tiles);
     }
 
-    const WinogradSlots& next(const Segment& segment) {
+    void fill(const Segment& segment, WinogradSlots& slots) {
       const auto met = [](const Side& side, std::int64_t length, std::int64_t tile) {
         return winograd_points_met(side.outs, length - tile * side.outs);
       };
-      slots_.met_rows = met(sides_.row, segment.phase.height(), segment.row);
-      slots_.met_columns =
+      slots.met_rows = met(sides_.row, segment.phase.height(), segment.row);
+      slots.met_columns =
           met(sides_.column, segment.phase.width(), segment.column + segment.tiles - 1);
       int point = 0;
       for (int row = 0; row < sides_.row.points; ++row) {
         for (int column = 0; column < sides_.column.points; ++column, ++point) {
           // The last tile has the next slot, unless it is the only one not to need the point.
-          std::int64_t& first = slots_.first[point];
-          std::int64_t& last = slots_.last[point];
-          if (row >= slots_.met_rows) {
+          std::int64_t& first = slots.first[point];
+          std::int64_t& last = slots.last[point];
+          if (row >= slots.met_rows) {
             first = end_[point] -= segment.tiles;
             last = first + segment.tiles - 1;
           } else {
             first = begin_[point];
-            const bool met_by_last = column < slots_.met_columns;
+            const bool met_by_last = column < slots.met_columns;
             last = met_by_last ? first + segment.tiles - 1 : --end_[point];
             begin_[point] += segment.tiles - (met_by_last ? 0 : 1);
           }
         }
       }
-      return slots_;
     }
 
     // How many tiles need a point.
@@ -526,7 +525,6 @@ class WinogradPlan final : public Plan {
 
    private:
     const Sides& sides_;
-    WinogradSlots slots_{};
     std::int64_t begin_[kMostWinogradPoints] = {};
     std::int64_t end_[kMostWinogradPoints];
   };
@@ -695,7 +693,7 @@ class WinogradPlan final : public Plan {
     const std::int64_t tiles = tiles_of(begin, end);
     SlotCounter slots(sides_, tiles);
     WinogradSlots* to = scratch.slots;
-    for_each_segment(begin, end, [&](const Segment& segment) { *to++ = slots.next(segment); });
+    for_each_segment(begin, end, [&](const Segment& segment) { slots.fill(segment, *to++); });
     transform_input(arrays, task, group, begin, end, tiles, scratch);
 
     const Split parts = Split::by_count(plan.panels.count(), blocks.parts);
