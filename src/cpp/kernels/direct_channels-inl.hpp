@@ -231,6 +231,10 @@ void pixel_row(const PixelRowArgs<T>& args) {
     for (std::int64_t c = 0; c < args.channels; c += kChannelBlock, to += args.block_pitch) {
       const std::int64_t left = args.channels - c;
       const std::int64_t channels = left < kChannelBlock ? left : kChannelBlock;
+      if (from == nullptr && channels == kChannelBlock) {
+        for (std::int64_t i = 0; i < kChannelBlock; ++i) to[i] = T(0);  // in vectors
+        continue;
+      }
       for (std::int64_t i = 0; i < channels; ++i) {
         to[i] = from ? from[(c + i) * args.channel_stride] : T(0);
       }
