@@ -64,9 +64,11 @@ template <bool kAhead, class T, int kRows, int kVectors>
   const T* a = args.a;
   const T* const b = args.b + first;
   const T* ahead = kAhead ? args.ahead + first : nullptr;
-  // Tiles that need all registers keep them under one step per turn only.
-  constexpr int kSpare = PYCONV_VECTOR_REGISTERS - kRows * kVectors - kVectors - 1;
-  constexpr bool kFours = Vec<T>::lanes > 1 && kSpare > (kVectors > 4 ? 1 : 0);
+  // Tiles that need all registers, or but for one where they are wide, keep them under one step per
+  // turn only.
+  constexpr int kRegisters = kRows * kVectors + (kRows < kVectors ? kRows : kVectors) + 1;
+  constexpr bool kFours =
+      Vec<T>::lanes > 1 && kRegisters + (kVectors > 4 ? 1 : 0) < PYCONV_VECTOR_REGISTERS;
   repeat<kFours>(args.depth, [&]() __attribute__((always_inline)) {
     add_step<0, kRows, false>([a](int i) { return a[i]; }, b + *offset++, sum);
     a += kRows;

@@ -18,13 +18,15 @@ struct Tile {
   static constexpr int vectors = PYCONV_TILE_VECTORS;
 };
 
-// The fma of vector j of a tile: kLow says that nobody wants the upper half of the last one.
-template <bool kLow, int kVectors, class T>
+// The fma of vector j of a tile: kLow says that nobody wants the upper half of the last one, kFolds
+// that a or b is in memory and nothing else reads it.
+template <bool kLow, bool kFolds, int kVectors, class T>
 [[gnu::always_inline]] static inline Vec<T> tile_fma(int j, Vec<T> a, Vec<T> b, Vec<T> c) {
+  using V = Vec<T>;
   if constexpr (kLow) {
-    if (j == kVectors - 1) return Vec<T>::fma_low(a, b, c);
+    if (j == kVectors - 1) return kFolds ? V::fma_low(a, b, c) : V::fma_low_in_place(a, b, c);
   }
-  return Vec<T>::fma_in_place(a, b, c);
+  return kFolds ? V::fma(a, b, c) : V::fma_in_place(a, b, c);
 }
 
 // What the vectors of a row of a tile are multiplied by.
@@ -42,6 +44,8 @@ template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors, cla
 [[gnu::always_inline]] static inline void add_step(const Scale& a, const T* b,
                                                    Vec<T> (&sum)[kRows][kVectors]) {
   using V = Vec<T>;
+  // With 32 registers come broadcasts by the multiply-add itself.
+  constexpr bool kFolds = kEnd - kBegin == 1 || (kVectors == 1 && PYCONV_VECTOR_REGISTERS >= 32);
   if constexpr (kEnd - kBegin < kVectors) {
     V scale[kRows];
 #pragma GCC unroll 16
@@ -51,7 +55,7 @@ template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors, cla
       const V row = V::load(b + j * V::lanes);
 #pragma GCC unroll 16
       for (int i = kBegin; i < kEnd; ++i) {
-        sum[i][j] = tile_fma<kLow, kVectors>(j, scale[i], row, sum[i][j]);
+        sum[i][j] = tile_fma<kLow, kFolds, kVectors>(j, scale[i], row, sum[i][j]);
       }
     }
   } else {
@@ -63,7 +67,7 @@ template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors, cla
       const V scale = tile_broadcast<kLow, kVectors>(a(i));
 #pragma GCC unroll 16
       for (int j = 0; j < kVectors; ++j) {
-        sum[i][j] = tile_fma<kLow, kVectors>(j, scale, row[j], sum[i][j]);
+        sum[i][j] = tile_fma<kLow, kFolds, kVectors>(j, scale, row[j], sum[i][j]);
       }
     }
   }

@@ -121,6 +121,10 @@ struct Vec<float> {
   static constexpr bool has_low = true;
   static Vec broadcast_low(float x) { return {_mm512_castps256_ps512(_mm256_set1_ps(x))}; }
   static Vec fma_low(Vec a, Vec b, Vec c) {
+    return {_mm512_castps256_ps512(_mm256_fmadd_ps(
+        _mm512_castps512_ps256(a.v), _mm512_castps512_ps256(b.v), _mm512_castps512_ps256(c.v)))};
+  }
+  static Vec fma_low_in_place(Vec a, Vec b, Vec c) {
     asm("vfmadd231ps %t2, %t1, %t0" : "+v"(c.v) : "v"(a.v), "v"(b.v));
     return c;
   }
@@ -242,6 +246,10 @@ struct Vec<double> {
   static constexpr bool has_low = true;
   static Vec broadcast_low(double x) { return {_mm512_castpd256_pd512(_mm256_set1_pd(x))}; }
   static Vec fma_low(Vec a, Vec b, Vec c) {
+    return {_mm512_castpd256_pd512(_mm256_fmadd_pd(
+        _mm512_castpd512_pd256(a.v), _mm512_castpd512_pd256(b.v), _mm512_castpd512_pd256(c.v)))};
+  }
+  static Vec fma_low_in_place(Vec a, Vec b, Vec c) {
     asm("vfmadd231pd %t2, %t1, %t0" : "+v"(c.v) : "v"(a.v), "v"(b.v));
     return c;
   }

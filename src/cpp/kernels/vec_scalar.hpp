@@ -17,10 +17,12 @@
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
-//   fma_in_place(a, b, c)                the same, in the register of c: the compiler has no other
-//                                        choice, which keeps tiles of sums where they are
-//   broadcast_low(x), fma_low(a, b, c)   where has_low: the lower half of the lanes, and perhaps
-//                                        others, at less cost
+//   fma_in_place(a, b, c)                the same of registers, in that of c: a compiler that has
+//   no
+//                                        choice keeps the sums of a tile where they are
+//   broadcast_low, fma_low, fma_low_in_place
+//                                        where has_low: of the lower half of the lanes, and perhaps
+//                                        of others, at less cost
 //   min(a, b), max(a, b)                 b if either is NaN, or if both are zeros
 //   copysign(magnitude, sign)
 //   round(a)                             to the nearest integer, ties to even
