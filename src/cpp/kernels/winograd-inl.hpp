@@ -217,12 +217,12 @@ static void gather_row(const WinogradInputArgs<T>& args, const T* row, int chann
   };
   for (std::int64_t i = 0; i < first; ++i) gather(i);
   if (channel_stride != 1 && pixel_stride <= kWidestGather && pixel_stride > 0) {
-    const std::int64_t pixels = last - first;
-    const int count = pixels < V::lanes ? static_cast<int>(pixels) : V::lanes;
-    const auto mask = V::mask_range(0, count);
     for (std::int64_t i = first; i < last; i += V::lanes) {
       // The last square is a whole one as well, if there are pixels before it.
-      if (i + count > last) i = last - count;
+      if (last - i < V::lanes && last - first > V::lanes) i = last - V::lanes;
+      const std::int64_t left = last - i;
+      const int count = left < V::lanes ? static_cast<int>(left) : V::lanes;
+      const auto mask = V::mask_range(0, count);
       const T* from = row + (begin + i) * pixel_stride;
       V m[V::lanes];
       if (pixel_stride == 2) {
