@@ -78,11 +78,12 @@ template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors, cla
 // As four calls: one call in a loop that is unrolled sends sums to the stack.
 template <bool kFours, class Step>
 [[gnu::always_inline]] static inline void repeat(std::int64_t count, const Step& step) {
-  constexpr int kTimes = kFours ? 4 : 1;
+  if constexpr (kFours) {
 #pragma GCC unroll 1
-  for (; count % kTimes != 0; --count) step();
+    for (; count % 4 != 0; --count) step();
+  }
 #pragma GCC unroll 1
-  for (; count > 0; count -= kTimes) {
+  for (; count > 0; count -= kFours ? 4 : 1) {
     step();
     if constexpr (kFours) {
       step();
