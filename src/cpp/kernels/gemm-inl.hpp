@@ -80,7 +80,7 @@ template <bool kFours, class Step>
 [[gnu::always_inline]] static inline void repeat(std::int64_t count, const Step& step) {
   if constexpr (kFours) {
 #pragma GCC unroll 1
-    for (; count % 4 != 0; --count) step();
+    for (; (count & 3) != 0; --count) step();  // GCC loses the pragma over a division
   }
 #pragma GCC unroll 1
   for (; count > 0; count -= kFours ? 4 : 1) {
