@@ -787,7 +787,7 @@ class WinogradPlan final : public Plan {
 
   // Transforms the input of a unit, of one plane: some channels at a time become contiguous,
   // [row of a tile][column][lanes], in columns that all phases share. Returns the slots of the
-  // next.
+  // next unit.
   const WinogradSlots* transform_span(const T* plane, const Strides& strides, std::int64_t channels,
                                       const Slice& slice, std::int64_t unit,
                                       const WinogradSlots* slots, WinogradInputArgs<T> args,
@@ -1001,7 +1001,7 @@ class WinogradPlan final : public Plan {
   }
 
   // The outputs of a unit, which go to whole rows once all phases have theirs in a span. Returns
-  // the slots of the next.
+  // the slots of the next unit.
   const WinogradSlots* output_span(const ConvArrays& arrays, const Task& task, std::int64_t channel,
                                    std::int64_t channels, std::int64_t unit,
                                    const WinogradSlots* slots, WinogradOutputArgs<T> args,

@@ -68,7 +68,7 @@ template <bool kAhead, class T, int kRows, int kVectors>
   // turn only.
   constexpr int kRegisters = kRows * kVectors + (kRows < kVectors ? kRows : kVectors) + 1;
   constexpr bool kFours =
-      Vec<T>::lanes > 1 && kRegisters + (kVectors > 4 ? 1 : 0) < PYCONV_VECTOR_REGISTERS;
+      kTakesFours<T> && kRegisters + (kVectors > 4 ? 1 : 0) < PYCONV_VECTOR_REGISTERS;
   repeat<kFours>(args.depth, [&]() __attribute__((always_inline)) {
     add_step<0, kRows, false>([a](int i) { return a[i]; }, b + *offset++, sum);
     a += kRows;

@@ -28,7 +28,7 @@ template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors>
 [[gnu::always_inline]] static inline void add_channels(std::int64_t count, const T* a, const T* b,
                                                        Vec<T> (&sum)[kRows][kVectors]) {
   if constexpr (kBegin < kEnd) {
-    repeat<(Vec<T>::lanes > 1)>(count, [&]() __attribute__((always_inline)) {
+    repeat<kTakesFours<T>>(count, [&]() __attribute__((always_inline)) {
       add_step<kBegin, kEnd, kLow>([a](int i) { return a[i * kChannelBlock]; }, b, sum);
       ++a;
       b += kVectors * Vec<T>::lanes;
@@ -107,7 +107,7 @@ void window_tile(const WindowTileArgs<T>& args) {
         __builtin_prefetch(ahead, 0, 2);
       }
       const std::int64_t left = args.length - begin;
-      repeat<(V::lanes > 1)>(left < kLine ? left : kLine, [&]() __attribute__((always_inline)) {
+      repeat<kTakesFours<T>>(left < kLine ? left : kLine, [&]() __attribute__((always_inline)) {
         add_step<0, kRows, kLow>([&](int i) { return base[i / 3][i % 3 * a_row]; }, b, sum);
 #pragma GCC unroll 16
         for (const T*& from : base) ++from;

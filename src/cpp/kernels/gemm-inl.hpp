@@ -73,6 +73,10 @@ template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors, cla
   }
 }
 
+// Whether loops over k take four steps to a turn: of scalars a step is long enough by itself.
+template <class T>
+constexpr bool kTakesFours = Vec<T>::lanes > 1;
+
 // Calls step() so many times, kFours: four to a turn of the loop. Of a core whose other thread is
 // busy half of the front end is left, and instructions that only count take from the multiply-adds.
 // As four calls: one call in a loop that is unrolled sends sums to the stack.
@@ -211,7 +215,7 @@ void gemm_tile(const GemmTileArgs<T>& args) {
     constexpr std::int64_t a_row = kInterleaved ? 1 : kRowStride;
     constexpr std::int64_t a_step = kInterleaved ? kRows : 1;
     const T* a = args.a;
-    repeat<(V::lanes > 1)>(args.depth, [&]() __attribute__((always_inline)) {
+    repeat<kTakesFours<T>>(args.depth, [&]() __attribute__((always_inline)) {
       add_step<0, kRows, false>([a](int i) { return a[i * a_row]; }, b, sum);
       a += a_step;
       b += kWidth;

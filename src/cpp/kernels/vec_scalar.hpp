@@ -17,9 +17,8 @@
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
-//   fma_in_place(a, b, c)                the same of registers, in that of c: a compiler that has
-//   no
-//                                        choice keeps the sums of a tile where they are
+//   fma_in_place(a, b, c)                the same of registers, in that of c: without a choice the
+//                                        compiler keeps the sums of a tile where they are
 //   broadcast_low, fma_low, fma_low_in_place
 //                                        where has_low: of the lower half of the lanes, and perhaps
 //                                        of others, at less cost

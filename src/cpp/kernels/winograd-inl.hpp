@@ -537,7 +537,7 @@ void winograd_tile(std::int64_t depth, std::int64_t chain, const T* a, std::int6
       const std::int64_t block = V::lanes - k % V::lanes;
       const std::int64_t count = left < block ? left : block;
       k += count;
-      repeat<(V::lanes > 1)>(count, [&]() __attribute__((always_inline)) {
+      repeat<kTakesFours<T>>(count, [&]() __attribute__((always_inline)) {
         __builtin_prefetch(ahead, 0, 2);
         ahead += 64 / sizeof(T);
         add_step<0, kRows, kLow>([channel](int i) { return channel[i * V::lanes]; }, b, sum);
