@@ -641,7 +641,9 @@ class GroupedPlan final : public Plan {
 
 // Whether lanes of pixels, which read planes where they stand, are better for depthwise layers than
 // changing their layout. From the nanoseconds per 16 outputs that both took, on planes of 20 to 112
-// columns under kernels of 3 to 7 taps a side.
+// columns under kernels of 3 to 7 taps a side. Both give the same bits, so that the choice may
+// depend on the vectors: those of 32 bytes come with too few registers for the weights of more than
+// 3 taps a side, and pixels as lanes took 1.1 to 2 times as long on planes of fewer columns.
 bool pixels_pay(const ConvProblem& p) {
   const Axis& height = p.axes[1];
   const Axis& width = p.axes[2];
@@ -650,6 +652,13 @@ bool pixels_pay(const ConvProblem& p) {
   const bool plane =
       square && (undilated || width.stride == 1) && p.padding_mode == PaddingMode::zeros;
   if (width.out < 1) return false;
+  const std::int64_t vector_bytes = p.dtype == DataType::float64
+                                        ? kernels<double>().lanes * std::int64_t(sizeof(double))
+                                        : kernels<float>().lanes * std::int64_t(sizeof(float));
+  if (vector_bytes == 32 && square && width.kernel > 3) {
+    const std::int64_t fewest = !undilated ? 40 : width.stride == 1 && width.kernel == 5 ? 90 : 52;
+    if (width.out < fewest) return false;
+  }
   const auto whole = static_cast<double>(ceil_div(width.out, 16) * 16);
   if (plane && width.kernel == 3 && width.stride <= 2) {
     return width.out >= 6 &&
