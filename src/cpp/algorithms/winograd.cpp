@@ -1176,15 +1176,18 @@ bool winograd_pays(const ConvProblem& problem) {
   const int outs = std::max(sides.row.outs, sides.column.outs);
   const double transform = line ? 5 + outs : 20 + 4.5 * outs;
 
-  // Channels-last, what would be chosen instead leaves as many lanes empty.
-  const std::int64_t fewest_outs = problem.channels_last ? lanes / 2 : lanes;
-  double pairs = 0;     // of input channels and vectors of output channels
-  double channels = 0;  // that are transformed
+  double pairs = 0;         // of input channels and vectors of output channels
+  double direct_pairs = 0;  // of input channels and the lanes that they take, in vectors
+  double channels = 0;      // that are transformed
   std::int64_t most = 0;
   for (const Group& group : problem.groups) {
-    if (group.in_channels < fewest || group.out_channels < fewest_outs) return false;
+    if (group.in_channels < fewest || group.out_channels < lanes / 2) return false;
     const std::int64_t vectors = ceil_div(group.out_channels, lanes);
     pairs += static_cast<double>(group.in_channels * vectors);
+    // Channels-last, what would be chosen instead leaves as many lanes empty.
+    const bool few = !problem.channels_last && group.out_channels < lanes;
+    direct_pairs += few ? static_cast<double>(group.in_channels * group.out_channels) / lanes
+                        : static_cast<double>(group.in_channels * vectors);
     channels += static_cast<double>(slices * group.in_channels + group.out_channels);
     most = std::max(most, slices * group.in_channels);
   }
@@ -1206,8 +1209,8 @@ bool winograd_pays(const ConvProblem& problem) {
 
   double met = 1;
   for (const Axis& axis : axes) met *= met_taps(axis, problem.padding_mode);
-  const double direct = met * pairs / static_cast<double>(products) *
-                        (1.05 + layout_cost(problem) / static_cast<double>(problem.taps()));
+  const double direct =
+      met * direct_pairs * (1.05 + layout_cost(problem) / static_cast<double>(problem.taps()));
   return winograd < 0.97 * direct;
 }
 
