@@ -15,6 +15,9 @@ namespace pyconv {
 // Arrays that an L3 cache may not hold: asking for them ahead of time pays.
 inline constexpr std::int64_t kFarBytes = 12 << 20;
 
+// Weights that stay in a 1 MiB L2 cache beside a block's copy of its input.
+inline constexpr std::int64_t kNearWeightsBytes = 512 << 10;
+
 // Calls visit(k, offset) for every weight of one output channel in accumulation order (types.hpp);
 // `offset` is where it stands relative to the channel's first weight.
 template <class Visit>

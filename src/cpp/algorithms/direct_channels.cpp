@@ -63,9 +63,6 @@ constexpr std::int64_t kOutputBytes = 256 << 10;
 // 4 of them.
 constexpr std::int64_t kTileDepth = 512;
 
-// Weights that stay in a 1 MiB L2 cache beside a block's copy of its input.
-constexpr std::int64_t kNearWeightsBytes = 512 << 10;
-
 constexpr std::int64_t kEverywhere = std::int64_t(1) << 60;  // further than any column
 
 constexpr std::int64_t kMostTaps = 1024;

@@ -518,6 +518,7 @@ class Im2colGemmPlan final : public RowsPlan {
     const std::int64_t depth = k_end - k_begin;
     GemmTileArgs<T> gemm{};
     gemm.depth = depth;
+    gemm.b_pitch = depth;
     gemm.c_stride = sums_stride;
     gemm.accumulate = k_begin > 0;
     const std::int64_t first_channel = channels_of(plan.weight_parts.begin(part_begin));

@@ -288,13 +288,21 @@ class PointwiseChannelsPlan final : public RowsPlan {
     const bool low = ends_low(table_, channels);
     const T* const pixels = tile.a;
     const Split tiles = Split::by_limit(at.end - at.begin, table_.channels_rows[vectors - 1]);
+    const bool asks_for_weights = panels_.bytes() > kNearWeightsBytes && panel + 1 < at.panel_end;
+    const std::int64_t weight_lines = ceil_div(width, tiles.count());
     for (std::int64_t part = 0; part < tiles.count(); ++part) {
       const std::int64_t pixel = tiles.begin(part);
       tile.a = pixels + pixel * tile.a_row;
-      // The first panel meets pixels that no cache has, perhaps.
+      // The first panel meets pixels that no cache has, perhaps. Weights of the next one follow
+      // those at hand, as many lines for every line of a pixel as it has columns.
       if (panel == at.panel && reading.in_place && tile.a_row == group.in_channels) {
         tile.ahead = pixels + tiles.end(part) * tile.a_row;
         tile.lines_ahead = tiles.size(part);
+      } else if (asks_for_weights) {
+        constexpr std::int64_t line = kAlignment / sizeof(T);
+        const std::int64_t pixel_lines = ceil_div(group.in_channels, line);
+        tile.ahead = tile.b + width * group.in_channels + part * weight_lines * pixel_lines * line;
+        tile.lines_ahead = part * weight_lines < width ? weight_lines : 0;
       }
       if (reading.ends) {
         if (arrays.residual) {

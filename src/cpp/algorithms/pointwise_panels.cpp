@@ -171,11 +171,15 @@ class PointwisePanelsPlan final : public RowsPlan {
                       {"blocks of output channels", blocks.parts}});
   }
 
+  // Rows from one panel to the next. An odd number, or else panels may share a set of the L1 cache,
+  // and a channel's pixels are written to all of them.
+  static std::int64_t panel_pitch(std::int64_t depth) { return depth | 1; }
+
   Scratch carve(void* base) const {
     const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     Carver carver(base);
     Scratch scratch;
-    scratch.panels = carver.take<T>(size(depth_ * vectors_ * table_.lanes));
+    scratch.panels = carver.take<T>(size(panel_pitch(depth_) * vectors_ * table_.lanes));
     scratch.sums = carver.take<T>(size((most_outs_ + table_.tile_rows) * vectors_ * table_.lanes));
     scratch.row = carver.take<T>(size(vectors_ * table_.lanes));
     scratch.panel_vectors = carver.take<std::int32_t>(size(vectors_));
@@ -220,9 +224,19 @@ class PointwisePanelsPlan final : public RowsPlan {
                   scratch);
       GemmTileArgs<T> gemm{};
       gemm.depth = depth;
+      gemm.b_pitch = panel_pitch(depth);
       gemm.c_stride = stride;
       gemm.accumulate = d > 0;
       gemm.end = last && reading.ends ? &end : nullptr;
+      // What will be packed next. Tiles ask for it: of the first kAheadTurn each for one in so many
+      // channels.
+      const T* next = nullptr;
+      if (reading.contiguous && (!last || at.end < problem().out_pixels())) {
+        next = static_cast<const T*>(arrays.x) + place(arrays.x_strides) +
+               (group.in_begin + (last ? 0 : depths.end(d))) * arrays.x_strides.channel +
+               (last ? at.end - at.begin : 0);
+      }
+      gemm.ahead_step = kAheadTurn * arrays.x_strides.channel;
       for (std::int64_t tile = at.tile; tile < at.tile_end; ++tile) {
         const std::int64_t rows = tiles.size(tile);
         const std::int64_t out = tiles.begin(tile);
@@ -244,8 +258,11 @@ class PointwisePanelsPlan final : public RowsPlan {
                 panels.begin(panel + gemm.tiles) * table_.lanes - table_.lanes;
             end.tail = std::min(table_.lanes, at.end - at.begin - tail);
           }
-          gemm.b = scratch.panels + column * depth;
+          gemm.b = scratch.panels + column * gemm.b_pitch;
           gemm.c = scratch.sums + (out - first) * stride + column;
+          gemm.ahead = next && tile - at.tile < kAheadTurn
+                           ? next + (tile - at.tile) * arrays.x_strides.channel + column
+                           : nullptr;
           table_.gemm_interleaved[rows - 1][panels.size(panel) - 1](gemm);
         }
       }
@@ -266,7 +283,7 @@ class PointwisePanelsPlan final : public RowsPlan {
     args.count = at.end - at.begin;
     args.panel_vectors = scratch.panel_vectors;
     args.panel_count = panels;
-    args.depth = channels;
+    args.pitch = panel_pitch(channels);
     args.to = scratch.panels;
     if (reading.contiguous) {
       args.from = image + channel * strides.channel + at.begin;

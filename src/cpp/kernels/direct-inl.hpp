@@ -162,7 +162,7 @@ void pad_plane(const PadPlaneArgs<T>& args) {
       args.count > 0 && row >= 0 && row + (args.rows - 1) * args.row_step < args.row_in) {
     return halve_rows(args.rows, args.count,
                       args.plane + row * args.row_stride + only.column * args.column_stride,
-                      args.row_step * args.row_stride, args.to + only.offset);
+                      args.row_step * args.row_stride, args.ahead, args.to + only.offset);
   }
   for (std::int64_t r = 0; r < args.rows; ++r) {
     for (std::int64_t i = 0; i < args.phase_count; ++i) {

@@ -77,17 +77,20 @@ template <int kBegin, int kEnd, bool kLow, class T, int kRows, int kVectors, cla
 template <class T>
 constexpr bool kTakesFours = Vec<T>::lanes > 1;
 
-// Calls step() so many times, kFours: four to a turn of the loop. Of a core whose other thread is
-// busy half of the front end is left, and instructions that only count take from the multiply-adds.
-// As four calls: one call in a loop that is unrolled sends sums to the stack.
-template <bool kFours, class Step>
-[[gnu::always_inline]] static inline void repeat(std::int64_t count, const Step& step) {
+// Calls step() so many times, kFours: four to a turn of the loop, each of which calls turn() first.
+// Of a core whose other thread is busy half of the front end is left, and instructions that only
+// count take from the multiply-adds. As four calls: one call in a loop that is unrolled sends sums
+// to the stack.
+template <bool kFours, class Step, class Turn>
+[[gnu::always_inline]] static inline void repeat(std::int64_t count, const Step& step,
+                                                 const Turn& turn) {
   if constexpr (kFours) {
 #pragma GCC unroll 1
     for (; (count & 3) != 0; --count) step();  // GCC loses the pragma over a division
   }
 #pragma GCC unroll 1
   for (; count > 0; count -= kFours ? 4 : 1) {
+    if constexpr (kFours) turn();
     step();
     if constexpr (kFours) {
       step();
@@ -95,6 +98,11 @@ template <bool kFours, class Step>
       step();
     }
   }
+}
+
+template <bool kFours, class Step>
+[[gnu::always_inline]] static inline void repeat(std::int64_t count, const Step& step) {
+  repeat<kFours>(count, step, []() __attribute__((always_inline)) {});
 }
 
 // Asks for where a tile will be stored, before its sums are computed: outputs are seldom in a
@@ -198,10 +206,10 @@ void gemm_tile(const GemmTileArgs<T>& args) {
   constexpr std::int64_t kWidth = kVectors * V::lanes;
   const TileEnd<T>* const end = args.end;
   const std::int64_t c_stride = args.c_stride;
-  const T* b = args.b;
   for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
     clear_registers();
     const std::int64_t column = tile * kWidth;
+    const T* b = args.b + column * args.b_pitch;
     T* const c = args.c + column;
     V sum[kRows][kVectors];
 #pragma GCC unroll 16
@@ -215,11 +223,20 @@ void gemm_tile(const GemmTileArgs<T>& args) {
     constexpr std::int64_t a_row = kInterleaved ? 1 : kRowStride;
     constexpr std::int64_t a_step = kInterleaved ? kRows : 1;
     const T* a = args.a;
-    repeat<kTakesFours<T>>(args.depth, [&]() __attribute__((always_inline)) {
+    const T* ahead = args.ahead ? args.ahead + column : a;
+    const std::int64_t ahead_step = args.ahead ? args.ahead_step : 0;
+    const auto step = [&]() __attribute__((always_inline)) {
       add_step<0, kRows, false>([a](int i) { return a[i * a_row]; }, b, sum);
       a += a_step;
       b += kWidth;
-    });
+    };
+    const auto turn = [&]() __attribute__((always_inline)) {
+      if constexpr (kInterleaved) {
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += ahead_step;
+      }
+    };
+    repeat<kTakesFours<T>>(args.depth, step, turn);
     if (end) {
       end_tile(sum, *end, column, tile + 1 < args.tiles);
       continue;

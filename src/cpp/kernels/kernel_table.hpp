@@ -16,6 +16,9 @@ inline constexpr std::int64_t kPanelDepth = 256;
 // not fall into one set of a cache.
 inline constexpr std::int64_t kRowStride = kPanelDepth + 16;
 
+// See GemmTileArgs.
+inline constexpr std::int64_t kAheadTurn = 4;
+
 inline constexpr int kMaxTileRows = 14;
 inline constexpr int kMaxTileVectors = 3;
 inline constexpr int kMaxChannelsVectors = 4;
@@ -43,18 +46,23 @@ struct TileEnd {
 //     sum[i][j] = fma(A(i, k), b[k * width + j], sum[i][j])
 // for i < rows and j < width = vectors * lanes. A(i, k) is a[k * rows + i] (interleaved) or
 // a[i * kRowStride + k] (row-major). The sums go to c, or where `end` says if it is not null. The
-// same for `tiles` in a row: b of the next follows that of the one before, everything that has
-// columns goes on `width` to the right, and `end.tail` is that of the last.
+// same for `tiles` in a row: b of the next is b_pitch rows on, everything that has columns goes on
+// `width` to the right, and `end.tail` is that of the last. Every kAheadTurn k an interleaved tile
+// asks for the next cache line, `ahead_step` on from the one before, if `ahead` is not null: the
+// first at `ahead`.
 template <class T>
 struct GemmTileArgs {
   std::int64_t tiles;
   std::int64_t depth;
   const T* a;
   const T* b;
+  std::int64_t b_pitch;
   T* c;
   std::int64_t c_stride;
   bool accumulate;
   const TileEnd<T>* end;
+  const T* ahead;  // goes on `width` to the right
+  std::int64_t ahead_step;
 };
 
 template <class T>
@@ -126,7 +134,8 @@ struct PadPhase {
 // Phases of a padded plane, row after row of it: for each phase, r < rows and j < count
 //     to[phase.offset + r * count + j] =
 //         plane[row_start + phase.row + r * row_step][phase.column + j * column_step]
-// as padding extends the plane of row_in x column_in elements. A null plane is one of zeros.
+// as padding extends the plane of row_in x column_in elements. A null plane is one of zeros. Where
+// it takes every second column of one phase, it asks for what is `ahead` elements on.
 template <class T>
 struct PadPlaneArgs {
   const T* plane;
@@ -142,6 +151,7 @@ struct PadPlaneArgs {
   PaddingMode padding_mode;
   const PadPhase* phases;
   std::int64_t phase_count;
+  std::int64_t ahead;
   T* to;
 };
 
@@ -319,7 +329,7 @@ struct ColumnArgs {
 };
 
 // Splits rows into panels of panel_vectors[i] vectors each, in which rows follow each other: a
-// row's part of a panel is row first + r of `depth` rows, panels follow each other. Row r is from[r
+// row's part of a panel is row first + r of `pitch` rows, panels follow each other. Row r is from[r
 // * row_stride] on, `count` elements; the panels end with the vector of the last one, whose other
 // lanes are zeros.
 template <class T>
@@ -331,7 +341,7 @@ struct SplitRowsArgs {
   const std::int32_t* panel_vectors;
   std::int64_t panel_count;
   std::int64_t first;
-  std::int64_t depth;
+  std::int64_t pitch;
   T* to;
 };
 

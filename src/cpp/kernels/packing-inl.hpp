@@ -4,6 +4,7 @@
 #pragma once
 
 #include "core/padding.hpp"
+#include "kernels/gemm-inl.hpp"
 #include "kernels/kernel_table.hpp"
 #include "kernels/strided-inl.hpp"
 
@@ -98,10 +99,10 @@ void pack_pixel_columns(const PackArgs<T>& args, const ColumnArgs& columns) {
         for (std::int64_t lane = 0; lane < width; lane += V::lanes, ++v) {
           const PixelSpan* const end = spans + ends[v];
           const T* row = span != end ? static_cast<const T*>(columns.rows[span->run]) : nullptr;
-          if (columns.step == 1 && end - span == 1 && span->end - span->begin == V::lanes && row) {
-            const T* from = row + channel + span->offset;
+          const T* const from = row ? row + channel + span->offset : nullptr;
+          if (from) __builtin_prefetch(from + kAhead * args.strides.channel);
+          if (columns.step == 1 && from && end - span == 1 && span->end - span->begin == V::lanes) {
             V::load(from).store(to + lane);
-            __builtin_prefetch(from + kAhead * args.strides.channel);
           } else {
             load_pixels<T>(span, end, columns.rows, channel, columns.step).store(to + lane);
           }
@@ -113,25 +114,51 @@ void pack_pixel_columns(const PackArgs<T>& args, const ColumnArgs& columns) {
   }
 }
 
+// Splits a row into whole panels of the widest tile, `pitch` elements apart, and asks for what is
+// `ahead` of it.
+template <class T>
+static inline void split_row(const T* from, std::int64_t panels, std::int64_t ahead, T* to,
+                             std::int64_t pitch) {
+  using V = Vec<T>;
+  constexpr std::int64_t kLine = 64 / sizeof(T);
+  constexpr std::int64_t kWidth = Tile<T>::vectors * V::lanes;
+  const auto split = [&]() __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int j = 0; j < Tile<T>::vectors; ++j) {
+      if (j * V::lanes % kLine == 0) __builtin_prefetch(from + j * V::lanes + ahead);
+      V::load(from + j * V::lanes).store(to + j * V::lanes);
+    }
+    from += kWidth;
+    to += pitch;
+  };
+  repeat<kTakesFours<T>>(panels, split);
+}
+
 template <class T>
 void split_rows(const SplitRowsArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t kAhead = 4;  // rows, each in a page of its own: see pack_pixel_columns
-  const std::int64_t whole = args.count / V::lanes;
-  const auto tail = V::mask_range(0, static_cast<int>(args.count - whole * V::lanes));
+  constexpr std::int64_t kWidest = Tile<T>::vectors;
+  std::int64_t panels = 0;  // that are whole, and of the widest tile
+  while (panels < args.panel_count && args.panel_vectors[panels] == kWidest &&
+         (panels + 1) * kWidest * V::lanes <= args.count) {
+    ++panels;
+  }
+  const std::int64_t columns = panels * kWidest * V::lanes;
   for (std::int64_t r = 0; r < args.rows; ++r) {
-    const T* const from = args.from + r * args.row_stride;
-    T* panel = args.to;
-    std::int64_t v = 0;
-    for (std::int64_t i = 0; i < args.panel_count; ++i) {
-      const std::int64_t vectors = args.panel_vectors[i];
-      T* const to = panel + (args.first + r) * vectors * V::lanes;
-      for (std::int64_t j = 0; j < vectors; ++j, ++v) {
-        const T* const at = from + v * V::lanes;
-        __builtin_prefetch(at + kAhead * args.row_stride);
-        (v < whole ? V::load(at) : V::load_or_zero(tail, at)).store(to + j * V::lanes);
+    const T* from = args.from + r * args.row_stride;
+    const std::int64_t row = args.first + r;
+    split_row(from, panels, kAhead * args.row_stride, args.to + row * kWidest * V::lanes,
+              args.pitch * kWidest * V::lanes);
+    std::int64_t begin = columns;
+    for (std::int64_t i = panels; i < args.panel_count; ++i) {
+      const std::int64_t width = args.panel_vectors[i] * V::lanes;
+      T* const to = args.to + begin * args.pitch + row * width;
+      for (std::int64_t j = 0; j < width; j += V::lanes) {
+        const std::int64_t left = at_most(at_least(0, args.count - begin - j), V::lanes);
+        V::load_or_zero(V::mask_range(0, static_cast<int>(left)), from + begin + j).store(to + j);
       }
-      panel += args.depth * vectors * V::lanes;
+      begin += width;
     }
   }
 }

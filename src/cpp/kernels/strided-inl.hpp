@@ -31,19 +31,27 @@ static inline std::int64_t first_columns(const T* row, std::int64_t row_stride,
   return lanes - at % lanes;
 }
 
-// Every second element of some rows, which follow each other in `to`. Short rows cost little more
-// than their elements.
+// Every second element of some rows, which follow each other in `to`, and asks for what is `ahead`
+// of them. Short rows cost little more than their elements.
 template <class T>
 static inline void halve_rows(std::int64_t rows, std::int64_t count, const T* from,
-                              std::int64_t row_stride, T* to) {
+                              std::int64_t row_stride, std::int64_t ahead, T* to) {
   using V = Vec<T>;
   // The last element that a pair of vectors reads is one past the last that is wanted.
   const std::int64_t whole = (count - 1) / V::lanes * V::lanes;
   const int left = static_cast<int>(count - whole);
   const auto tail = V::mask_range(0, left);
+  const auto halve = [&](std::int64_t j) {
+    __builtin_prefetch(from + 2 * j + ahead);
+    V::even(V::load(from + 2 * j), V::load(from + 2 * j + V::lanes)).store(to + j);
+  };
+  // Before another row, that element can be read, and the last vector is a whole one, too.
+  const std::int64_t halved = row_stride > 0 && count >= V::lanes ? rows - 1 : 0;
   for (std::int64_t r = 0; r < rows; ++r, from += row_stride, to += count) {
-    for (std::int64_t j = 0; j < whole; j += V::lanes) {
-      V::even(V::load(from + 2 * j), V::load(from + 2 * j + V::lanes)).store(to + j);
+    for (std::int64_t j = 0; j < whole; j += V::lanes) halve(j);
+    if (r < halved) {
+      halve(count - V::lanes);
+      continue;
     }
     V::load_even(V::zero(), 0, left, from + 2 * whole).store(tail, to + whole);
   }
@@ -60,7 +68,7 @@ void copy_strided(std::int64_t count, const T* from, std::int64_t step, T* to) {
     V::load_or_zero(tail, from + i).store(tail, to + i);
     return;
   }
-  if (step == 2) return halve_rows(1, count, from, 0, to);
+  if (step == 2) return halve_rows(1, count, from, 0, 0, to);
   if (step == 4) {
     for (; i + V::lanes < count; i += V::lanes) {
       const T* const at = from + 4 * i;
