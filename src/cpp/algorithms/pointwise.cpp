@@ -2,7 +2,8 @@
 // channels that packing it would cost a noticeable part of the multiplication. Here lanes are
 // pixels, in pointwise_channels.cpp they are output channels; the last pixels of an image, and
 // pixels that are not contiguous in an image or that a stride takes from it, are packed all the
-// same. Tiles of few rows have pointwise_panels.cpp. plan_pointwise() chooses among the three.
+// same. Where tiles have few rows, pointwise_panels.cpp copies all pixels. plan_pointwise() chooses
+// among the three.
 #include <algorithm>
 #include <limits>
 

@@ -15,9 +15,6 @@ std::unique_ptr<Plan> plan_pointwise_channels(ConvProblem problem);
 // Where lanes are pixels, which are copied first.
 std::unique_ptr<Plan> plan_pointwise_panels(ConvProblem problem);
 
-// How far ahead the copy of pixels asks for channels, each in a page of its own.
-inline constexpr std::int64_t kChannelsAhead = 4;
-
 // The input pixels under outputs [begin, end) of a channel, whose first pixel is `plane`, next to
 // each other.
 template <class T>
@@ -34,7 +31,7 @@ void copy_pixels(const ConvProblem& problem, const KernelTable<T>& table, const 
   rows.column_in = width.in;
   rows.column_stride = strides.axis[2];
   rows.column_step = width.out > 1 ? width.stride : 1;
-  rows.ahead = kChannelsAhead * strides.channel;
+  rows.ahead = kRowsAhead * strides.channel;
   rows.to = to;
   for (std::int64_t pixel = begin; pixel < end;) {
     const std::int64_t row = pixel / width.out % height.out;

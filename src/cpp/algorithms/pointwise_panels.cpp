@@ -231,7 +231,8 @@ class PointwisePanelsPlan final : public RowsPlan {
       // What will be packed next. Tiles ask for it: of the first kAheadTurn each for one in so many
       // channels.
       const T* next = nullptr;
-      if (reading.contiguous && (!last || at.end < problem().out_pixels())) {
+      const bool ends_block = last && at.tile_end == tiles.count();
+      if (reading.contiguous && (!last || (ends_block && at.end < problem().out_pixels()))) {
         next = static_cast<const T*>(arrays.x) + place(arrays.x_strides) +
                (group.in_begin + (last ? 0 : depths.end(d))) * arrays.x_strides.channel +
                (last ? at.end - at.begin : 0);

@@ -1140,7 +1140,8 @@ std::string winograd_refuses(const ConvProblem& problem) {
 // in twelve the ratio passes 4 for 16, 17 and 32 channels alike. Kernels of 2 taps, or 3 at stride
 // 2, have up to 6.2.
 constexpr std::int64_t kFewestChannels = 16;
-constexpr std::int64_t kFewestChannelsLine = 32;  // for speed
+constexpr std::int64_t kFewestChannelsOfFew = 32;  // under 16 outputs: 17 to 15 have up to 3.9
+constexpr std::int64_t kFewestChannelsLine = 32;   // for speed
 
 // Compares multiply-add instructions of 16 lanes in float32, by a model that was fitted to
 // benchmarks/crossover.py. A tile costs its products, and two transforms per channel. Weights,
@@ -1176,18 +1177,22 @@ bool winograd_pays(const ConvProblem& problem) {
   const int outs = std::max(sides.row.outs, sides.column.outs);
   const double transform = line ? 5 + outs : 20 + 4.5 * outs;
 
-  double pairs = 0;         // of input channels and vectors of output channels
-  double direct_pairs = 0;  // of input channels and the lanes that they take, in vectors
-  double channels = 0;      // that are transformed
+  const double with_layout = 1.05 + layout_cost(problem) / static_cast<double>(problem.taps());
+  double pairs = 0;     // of input channels and vectors of output channels
+  double direct = 0;    // of direct algorithms
+  double channels = 0;  // that are transformed
   std::int64_t most = 0;
   for (const Group& group : problem.groups) {
-    if (group.in_channels < fewest || group.out_channels < lanes / 2) return false;
+    const bool few = group.out_channels < lanes;
+    if (group.in_channels < (few ? std::max(fewest, kFewestChannelsOfFew) : fewest)) return false;
+    if (group.out_channels < lanes / 2) return false;
     const std::int64_t vectors = ceil_div(group.out_channels, lanes);
     pairs += static_cast<double>(group.in_channels * vectors);
-    // Channels-last, what would be chosen instead leaves as many lanes empty.
-    const bool few = !problem.channels_last && group.out_channels < lanes;
-    direct_pairs += few ? static_cast<double>(group.in_channels * group.out_channels) / lanes
-                        : static_cast<double>(group.in_channels * vectors);
+    // Few output channels leave lanes empty, if what would be chosen instead has no lanes of
+    // pixels: of those, tiles of few rows come to less of the peak.
+    direct += few && !problem.channels_last
+                  ? 1.2 * static_cast<double>(group.in_channels * group.out_channels) / lanes
+                  : with_layout * static_cast<double>(group.in_channels * vectors);
     channels += static_cast<double>(slices * group.in_channels + group.out_channels);
     most = std::max(most, slices * group.in_channels);
   }
@@ -1209,9 +1214,7 @@ bool winograd_pays(const ConvProblem& problem) {
 
   double met = 1;
   for (const Axis& axis : axes) met *= met_taps(axis, problem.padding_mode);
-  const double direct =
-      met * direct_pairs * (1.05 + layout_cost(problem) / static_cast<double>(problem.taps()));
-  return winograd < 0.97 * direct;
+  return winograd < 0.97 * met * direct;
 }
 
 std::unique_ptr<Plan> plan_winograd(ConvProblem problem) {

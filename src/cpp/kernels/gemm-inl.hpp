@@ -236,6 +236,7 @@ void gemm_tile(const GemmTileArgs<T>& args) {
         ahead += ahead_step;
       }
     };
+    static_assert(kAheadTurn == 4);
     repeat<kTakesFours<T>>(args.depth, step, turn);
     if (end) {
       end_tile(sum, *end, column, tile + 1 < args.tiles);

@@ -16,8 +16,12 @@ inline constexpr std::int64_t kPanelDepth = 256;
 // not fall into one set of a cache.
 inline constexpr std::int64_t kRowStride = kPanelDepth + 16;
 
-// See GemmTileArgs.
+// k from one cache line that a tile asks for to the next: see GemmTileArgs.
 inline constexpr std::int64_t kAheadTurn = 4;
+
+// How many rows ahead copies ask for, each in a page of its own, which no hardware prefetcher
+// follows.
+inline constexpr std::int64_t kRowsAhead = 4;
 
 inline constexpr int kMaxTileRows = 14;
 inline constexpr int kMaxTileVectors = 3;
@@ -48,8 +52,8 @@ struct TileEnd {
 // a[i * kRowStride + k] (row-major). The sums go to c, or where `end` says if it is not null. The
 // same for `tiles` in a row: b of the next is b_pitch rows on, everything that has columns goes on
 // `width` to the right, and `end.tail` is that of the last. Every kAheadTurn k an interleaved tile
-// asks for the next cache line, `ahead_step` on from the one before, if `ahead` is not null: the
-// first at `ahead`.
+// of vectors asks for the next cache line, `ahead_step` on from the one before, if `ahead` is not
+// null: the first at `ahead`.
 template <class T>
 struct GemmTileArgs {
   std::int64_t tiles;

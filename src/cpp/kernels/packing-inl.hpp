@@ -74,9 +74,6 @@ static inline Vec<T> load_pixels(const PixelSpan* span, const PixelSpan* spans_e
 template <class T>
 void pack_pixel_columns(const PackArgs<T>& args, const ColumnArgs& columns) {
   using V = Vec<T>;
-  // How many channels ahead to ask for: a channel of a block is a few lines in a page of its own,
-  // which no hardware prefetcher follows.
-  constexpr std::int64_t kAhead = 4;
   std::int64_t k = columns.k_begin;
   for (std::int64_t u = args.unit_begin; u < args.unit_end; ++u) {
     const Unit unit(args, u);
@@ -100,7 +97,7 @@ void pack_pixel_columns(const PackArgs<T>& args, const ColumnArgs& columns) {
           const PixelSpan* const end = spans + ends[v];
           const T* row = span != end ? static_cast<const T*>(columns.rows[span->run]) : nullptr;
           const T* const from = row ? row + channel + span->offset : nullptr;
-          if (from) __builtin_prefetch(from + kAhead * args.strides.channel);
+          if (from) __builtin_prefetch(from + kRowsAhead * args.strides.channel);
           if (columns.step == 1 && from && end - span == 1 && span->end - span->begin == V::lanes) {
             V::load(from).store(to + lane);
           } else {
@@ -137,7 +134,6 @@ static inline void split_row(const T* from, std::int64_t panels, std::int64_t ah
 template <class T>
 void split_rows(const SplitRowsArgs<T>& args) {
   using V = Vec<T>;
-  constexpr std::int64_t kAhead = 4;  // rows, each in a page of its own: see pack_pixel_columns
   constexpr std::int64_t kWidest = Tile<T>::vectors;
   std::int64_t panels = 0;  // that are whole, and of the widest tile
   while (panels < args.panel_count && args.panel_vectors[panels] == kWidest &&
@@ -148,14 +144,14 @@ void split_rows(const SplitRowsArgs<T>& args) {
   for (std::int64_t r = 0; r < args.rows; ++r) {
     const T* from = args.from + r * args.row_stride;
     const std::int64_t row = args.first + r;
-    split_row(from, panels, kAhead * args.row_stride, args.to + row * kWidest * V::lanes,
+    split_row(from, panels, kRowsAhead * args.row_stride, args.to + row * kWidest * V::lanes,
               args.pitch * kWidest * V::lanes);
     std::int64_t begin = columns;
     for (std::int64_t i = panels; i < args.panel_count; ++i) {
       const std::int64_t width = args.panel_vectors[i] * V::lanes;
       T* const to = args.to + begin * args.pitch + row * width;
       for (std::int64_t j = 0; j < width; j += V::lanes) {
-        const std::int64_t left = at_most(at_least(0, args.count - begin - j), V::lanes);
+        const std::int64_t left = at_most(args.count - begin - j, V::lanes);
         V::load_or_zero(V::mask_range(0, static_cast<int>(left)), from + begin + j).store(to + j);
       }
       begin += width;

@@ -42,7 +42,9 @@ static inline void halve_rows(std::int64_t rows, std::int64_t count, const T* fr
   const int left = static_cast<int>(count - whole);
   const auto tail = V::mask_range(0, left);
   const auto halve = [&](std::int64_t j) {
-    __builtin_prefetch(from + 2 * j + ahead);
+    for (std::int64_t i = 0; i < 2 * V::lanes; i += 64 / sizeof(T)) {
+      __builtin_prefetch(from + 2 * j + i + ahead);
+    }
     V::even(V::load(from + 2 * j), V::load(from + 2 * j + V::lanes)).store(to + j);
   };
   // Before another row, that element can be read, and the last vector is a whole one, too.
