@@ -43,6 +43,8 @@ def test_auto_takes_pixels_as_lanes_where_rows_are_long() -> None:
     assert wide.plan((1, 32, 23, 23)).algorithm == "grouped"
     strided = pyconv.Conv2d(32, 32, 5, 2, 2, groups=32)
     assert strided.plan((1, 32, 128, 128)).algorithm == "depthwise"
+    plan = strided.plan((1, 32, 64, 64))
+    assert plan.algorithm == ("grouped" if plan.isa == "avx2" else "depthwise")
     assert strided.plan((1, 32, 56, 56)).algorithm == "grouped"
     row = pyconv.Conv1d(32, 32, 5, groups=32)
     assert row.plan((1, 32, 1000)).algorithm == "depthwise"

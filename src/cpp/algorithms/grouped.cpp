@@ -652,9 +652,7 @@ bool pixels_pay(const ConvProblem& p) {
   const bool plane =
       square && (undilated || width.stride == 1) && p.padding_mode == PaddingMode::zeros;
   if (width.out < 1) return false;
-  const std::int64_t vector_bytes = p.dtype == DataType::float64
-                                        ? kernels<double>().lanes * std::int64_t(sizeof(double))
-                                        : kernels<float>().lanes * std::int64_t(sizeof(float));
+  const std::int64_t vector_bytes = kernels<float>().lanes * std::int64_t(sizeof(float));
   if (vector_bytes == 32 && square && width.kernel > 3) {
     const std::int64_t fewest = !undilated ? 40 : width.stride == 1 && width.kernel == 5 ? 90 : 52;
     if (width.out < fewest) return false;

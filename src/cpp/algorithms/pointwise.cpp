@@ -37,6 +37,13 @@ constexpr std::int64_t kMostPlanes = 4096;
 constexpr std::int64_t kFewOutputs = 4;
 constexpr std::int64_t kFewestWaiting = 16;  // input channels
 
+// Of the pixels that one group reads of one image, in elements of T.
+template <class T>
+double input_bytes(const ConvProblem& problem) {
+  return static_cast<double>(most_in_channels(problem)) *
+         static_cast<double>(problem.out_pixels()) * sizeof(T);
+}
+
 template <class T>
 class PointwisePlan final : public RowsPlan {
  public:
@@ -50,10 +57,8 @@ class PointwisePlan final : public RowsPlan {
         plane_bytes % kCrowdingBytes == 0 || p.out_channels > kLargeOutputBytes / plane_bytes;
     columns_first_ =
         !far && vector_bytes * table_.direct_vectors[table_.tile_rows - 1] <= kTileBytes;
-    waits_for_memory_ =
-        most_out_channels(p) <= kFewOutputs && channels_ >= kFewestWaiting &&
-        static_cast<double>(channels_) * static_cast<double>(p.out_pixels()) * sizeof(T) >
-            kFarBytes;
+    waits_for_memory_ = most_out_channels(p) <= kFewOutputs && channels_ >= kFewestWaiting &&
+                        input_bytes<T>(p) > kFarBytes;
     vectors_ = std::clamp<std::int64_t>(kBlockBytes / vector_bytes, 6, kMostVectors);
   }
 
@@ -405,9 +410,8 @@ bool copies_pixels(const ConvProblem& problem, const KernelTable<T>& table) {
   }
   const std::int64_t outs = most_out_channels(problem);
   if (outs > table.tile_rows) return true;
+  const double far = input_bytes<T>(problem) / kFarBytes;
   const std::int64_t plane_bytes = problem.out_pixels() * std::int64_t(sizeof(T));
-  const double far =
-      static_cast<double>(plane_bytes) * static_cast<double>(most_in_channels(problem)) / kFarBytes;
   return outs == 1 ? far > 1 : far > 0.5 || (outs > 2 && plane_bytes % kCrowdingBytes == 0);
 }
 
@@ -428,9 +432,7 @@ bool pointwise_pays(const ConvProblem& problem) {
   const std::int64_t outs = most_out_channels(problem);
   if (problem.channels_last) {
     // Turning rows around for a single output is worth it, but not where no cache holds the image.
-    return outs > 1 || static_cast<double>(most_in_channels(problem)) *
-                               static_cast<double>(problem.out_pixels()) * sizeof(float) >
-                           kFarBytes;
+    return outs > 1 || input_bytes<float>(problem) > kFarBytes;
   }
   if (lanes_are_pixels(problem)) {
     // The copy of many channels is read faster as the panel that im2col packs, for few outputs by a
