@@ -10,7 +10,7 @@
 //
 // so that all rows of the block are one flat axis, cut into vectors without regard to rows. The
 // pitch is the output's width and the few columns that taps reach beyond; sums there are dropped.
-// Where vectors from the beginning of each row are fewer, and fill tiles, every row is an axis of
+// Where vectors from the beginning of each row are as few, and fill tiles, every row is an axis of
 // its own, and the output is written in whole vectors. Against im2col, an input element is copied
 // once and not once per tap, which is worth it where few output channels share the copy.
 #include <algorithm>
@@ -31,6 +31,10 @@ constexpr std::int64_t kRowsBytes = 96 << 10;
 
 // What a block may take if even one output row needs more.
 constexpr std::int64_t kMostRowsBytes = 2 << 20;
+
+// Multiply-adds per output channel that a row of outputs may spend on lanes beyond its end, as
+// measured: vectors that reach over the end of one row and into the next are stored slowly.
+constexpr std::int64_t kMostIdle = 64;
 
 // One axis of the padded copy: tap t reads phase t * dilation % stride at t * dilation / stride.
 struct PhaseAxis {
@@ -288,17 +292,22 @@ class DirectPlan final : public Plan {
     std::int64_t count;
     std::int64_t vectors;
     std::int64_t pitch;  // from the beginning of one output row to that of the next in the sums
+    bool are_rows;
 
     std::int64_t all() const { return count * vectors; }
   };
 
   Lines lines(std::int64_t rows) const {
-    const std::int64_t width = problem().axes[2].out;
+    const ConvProblem& p = problem();
+    const std::int64_t width = p.axes[2].out;
     const std::int64_t row_vectors = ceil_div(width, table_.lanes);
-    if (row_vectors * table_.lanes < layout_.pitch && row_vectors >= widest_tile_) {
-      return {rows, row_vectors, row_vectors * table_.lanes};
+    const std::int64_t idle =
+        (row_vectors * table_.lanes - layout_.pitch) * most_in_channels(p) * p.taps();
+    const bool gaps = layout_.pitch > width;
+    if (rows == 1 || (gaps && row_vectors >= widest_tile_ && idle <= kMostIdle)) {
+      return {rows, row_vectors, row_vectors * table_.lanes, true};
     }
-    return {1, ceil_div((rows - 1) * layout_.pitch + width, table_.lanes), layout_.pitch};
+    return {1, ceil_div((rows - 1) * layout_.pitch + width, table_.lanes), layout_.pitch, false};
   }
 
   // Of the tiles of a group.
@@ -422,6 +431,7 @@ class DirectPlan final : public Plan {
                      std::int64_t channel_end, const std::optional<RowsEnd<T>>& end,
                      const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
+    const std::int64_t width = problem().axes[2].out;
     const Split& tiles = tiles_.of(at.group);
     const Lines cut = lines(at.rows);
     const std::int64_t sums_stride = cut.all() * table_.lanes;
@@ -429,29 +439,57 @@ class DirectPlan final : public Plan {
     const bool last = channel_end == group.in_channels;
     const std::int64_t k = channel * problem().taps();
     const Split shares = shares_of(at);
-    RowsEnd<T> tile_end{};
+    const bool ends = end && last;
+    TileEnd<T> row_end{};
+    RowsEnd<T> rows_end{};
     DirectTileArgs<T> args{};
     args.depth = (channel_end - channel) * problem().taps();
     args.offsets = offsets_[at.group]->data() + k;
     args.c_stride = sums_stride;
     args.accumulate = k > 0;
-    args.end = end && last ? &tile_end : nullptr;
+    args.end = ends && cut.are_rows ? &row_end : nullptr;
+    args.rows_end = ends && !cut.are_rows ? &rows_end : nullptr;
     for (std::int64_t tile = shares.begin(at.share); tile < shares.end(at.share); ++tile) {
       const std::int64_t rows = tiles.size(tile);
       const std::int64_t out = tiles.begin(tile);
       T* const sums = scratch.sums + (one_pass ? 0 : out * sums_stride);
       args.a = tiles_.find(arrays.packed_weights, at.group, tile) + k * rows;
       const Split columns = Split::by_limit(cut.vectors, table_.direct_vectors[rows - 1]);
-      if (end && last) tile_end = end_of(*end, out);
+      if (ends) rows_end = end_of(*end, out);
+      row_end.bias = rows_end.bias;
+      row_end.residual_stride = rows_end.residual_channel;
+      row_end.out_stride = rows_end.out_channel;
+      row_end.low = rows_end.low;
+      row_end.high = rows_end.high;
       for (std::int64_t line = 0; line < cut.count; ++line) {
         const T* const line_rows = scratch.rows + line * layout_.pitch;
         for (std::int64_t part = 0; part < columns.count(); part += args.tiles) {
           const std::int64_t vector = line * cut.vectors + columns.begin(part);
-          // In place: to copy a struct that was just written is to wait for the outputs before it.
-          tile_end.first = end && vector > 0 ? end->ends[vector - 1] : 0;
-          tile_end.ends = scratch.span_ends + vector;
+          const std::int64_t tile_columns = columns.size(part) * table_.lanes;
+          std::int64_t column = columns.begin(part) * table_.lanes;
           args.tiles = columns.alike(part);
-          args.b = line_rows + columns.begin(part) * table_.lanes;
+          const auto beyond = [&] { return column + args.tiles * tile_columns - width; };
+          if (end && cut.are_rows && beyond() > 0 && width >= tile_columns) {
+            // The last tile ends with the row, and computes some columns again: whole vectors are
+            // stored faster.
+            if (args.tiles > 1) {
+              --args.tiles;
+            } else {
+              column = width - tile_columns;
+            }
+          }
+          // In place: to copy a struct that was just written is to wait for the outputs before it.
+          if (args.end) {
+            row_end.out = rows_end.out + line * rows_end.out_row + column;
+            if (rows_end.residual) {
+              row_end.residual = rows_end.residual + line * rows_end.residual_row + column;
+            }
+            row_end.tail = table_.lanes - std::max<std::int64_t>(0, beyond());
+          } else if (ends) {
+            rows_end.first = vector > 0 ? scratch.span_ends[vector - 1] : 0;
+            rows_end.ends = scratch.span_ends + vector;
+          }
+          args.b = line_rows + column;
           args.c = sums + vector * table_.lanes;
           table_.direct[rows - 1][columns.size(part) - 1](args);
         }
@@ -461,7 +499,8 @@ class DirectPlan final : public Plan {
   }
 
   // How sums reach the output from registers, for the group's first channel: where the output's
-  // columns are contiguous and the activation is a clamp. Lists the outputs of every vector.
+  // columns are contiguous and the activation is a clamp. Lists the outputs of every vector, unless
+  // those of a line are a row.
   std::optional<RowsEnd<T>> rows_end(const ConvArrays& arrays, const Place& at,
                                      const Scratch& scratch) const {
     const ConvProblem& p = problem();
@@ -474,8 +513,8 @@ class DirectPlan final : public Plan {
     const std::int64_t width = p.axes[2].out;
     const Lines cut = lines(at.rows);
     std::int32_t count = 0;
-    for (std::int64_t v = 0; v < cut.all(); ++v) {
-      const std::int64_t begin = v / cut.vectors * layout_.pitch + v % cut.vectors * table_.lanes;
+    for (std::int64_t v = 0; !cut.are_rows && v < cut.vectors; ++v) {
+      const std::int64_t begin = v * table_.lanes;
       const std::int64_t end = begin + table_.lanes;
       for (std::int64_t row = begin / layout_.pitch; row < at.rows && row * layout_.pitch < end;
            ++row) {

@@ -137,8 +137,6 @@ class PointwisePlan final : public RowsPlan {
     T* panel;  // [channel][panel_pitch]
     T* sums;
     std::int32_t* offsets;  // of channels in the panel
-    PixelSpan* spans;
-    std::int32_t* span_ends;
     std::size_t bytes;
   };
 
@@ -178,8 +176,6 @@ class PointwisePlan final : public RowsPlan {
     scratch.panel = carver.take<T>(size(channels_ * panel_pitch(vectors_)));
     scratch.sums = carver.take<T>(size(table_.tile_rows * kMaxDirectVectors * table_.lanes));
     scratch.offsets = carver.take<std::int32_t>(size(channels_));
-    scratch.spans = carver.take<PixelSpan>(kMaxDirectVectors);
-    scratch.span_ends = carver.take<std::int32_t>(kMaxDirectVectors);
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -224,11 +220,7 @@ class PointwisePlan final : public RowsPlan {
     const std::int64_t whole = arrays.x_ends_in_whole_lines ? vectors : pixels / table_.lanes;
     const std::int64_t in_place = reading.in_place ? whole : 0;
     if (in_place < vectors) pack_pixels(arrays, at, in_place, image, group.in_channels, scratch);
-    for (std::int64_t v = 0; v < kMaxDirectVectors; ++v) {
-      scratch.spans[v] = {v * table_.lanes, 0, 0, static_cast<std::int16_t>(table_.lanes)};
-      scratch.span_ends[v] = static_cast<std::int32_t>(v + 1);
-    }
-    RowsEnd<T> end = reading.ends ? rows_end(arrays, scratch) : RowsEnd<T>{};
+    TileEnd<T> end = reading.ends ? tile_end(arrays) : TileEnd<T>{};
     const Columns columns[] = {
         {image + at.begin, reading.offsets, 0, Split::by_limit(in_place, widest(tiles))},
         {scratch.panel, scratch.offsets, in_place,
@@ -264,7 +256,7 @@ class PointwisePlan final : public RowsPlan {
     return table_.direct_vectors[tiles.largest() - 1];
   }
 
-  void run_tile(const ConvArrays& arrays, const Place& at, const Reading& reading, RowsEnd<T>& end,
+  void run_tile(const ConvArrays& arrays, const Place& at, const Reading& reading, TileEnd<T>& end,
                 const Columns& side, std::int64_t part, std::int64_t tile,
                 const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
@@ -274,7 +266,6 @@ class PointwisePlan final : public RowsPlan {
     const std::int64_t vectors = side.parts.size(part);
     const std::int64_t begin = at.begin + (side.first + side.parts.begin(part)) * table_.lanes;
     const std::int64_t pixels = std::min(vectors * table_.lanes, at.end - begin);
-    std::int16_t& last_lane = scratch.spans[vectors - 1].end;
     if (reading.ends) {
       // In place: to copy a struct that was just written is to wait for the outputs before it.
       const auto offset = [&](const Strides& strides) {
@@ -285,7 +276,7 @@ class PointwisePlan final : public RowsPlan {
         end.residual = static_cast<const T*>(arrays.residual) + offset(arrays.residual_strides);
       }
       end.out = static_cast<T*>(arrays.out) + offset(arrays.out_strides);
-      last_lane = static_cast<std::int16_t>(pixels - (vectors - 1) * table_.lanes);
+      end.tail = pixels - (vectors - 1) * table_.lanes;
     }
     const T* const from = side.from + side.parts.begin(part) * table_.lanes;
     const T* ahead = nullptr;
@@ -316,7 +307,6 @@ class PointwisePlan final : public RowsPlan {
     args.c_stride = vectors * table_.lanes;
     args.end = reading.ends ? &end : nullptr;
     table_.direct[rows - 1][vectors - 1](args);
-    last_lane = static_cast<std::int16_t>(table_.lanes);
     if (reading.ends) return;
     const SumsBlock<T> sums{scratch.sums, vectors * table_.lanes, false, at.image, channel, rows,
                             begin,        begin + pixels};
@@ -356,13 +346,11 @@ class PointwisePlan final : public RowsPlan {
   }
 
   // What all tiles of a task share.
-  RowsEnd<T> rows_end(const ConvArrays& arrays, const Scratch& scratch) const {
+  TileEnd<T> tile_end(const ConvArrays& arrays) const {
     const Clamp clamp = *clamp_of(problem().activation);
-    RowsEnd<T> end{};
-    end.spans = scratch.spans;
-    end.ends = scratch.span_ends;
-    end.residual_channel = arrays.residual_strides.channel;
-    end.out_channel = arrays.out_strides.channel;
+    TileEnd<T> end{};
+    end.residual_stride = arrays.residual_strides.channel;
+    end.out_stride = arrays.out_strides.channel;
     end.low = static_cast<T>(clamp.low);
     end.high = static_cast<T>(clamp.high);
     return end;

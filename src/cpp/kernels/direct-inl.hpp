@@ -62,7 +62,8 @@ template <bool kAhead, class T, int kRows, int kVectors>
   const std::int64_t ahead_step = args.ahead_step;
   const std::int32_t* offset = args.offsets;
   const T* a = args.a;
-  const T* const b = args.b + first;
+  const T* b = args.b + first;
+  asm("" : "+r"(b));  // or GCC would add `first` at every k
   const T* ahead = kAhead ? args.ahead + first : nullptr;
   // Tiles that need all registers, or but for one where they are wide, keep them under one step per
   // turn only.
@@ -82,14 +83,13 @@ template <bool kAhead, class T, int kRows, int kVectors>
 template <class T, int kRows, int kVectors>
 void direct_tile(const DirectTileArgs<T>& args) {
   using V = Vec<T>;
-  const RowsEnd<T>* const end = args.end;
+  const TileEnd<T>* const end = args.end;
+  const RowsEnd<T>* const rows_end = args.rows_end;
   const std::int64_t c_stride = args.c_stride;
   for (std::int64_t tile = 0; tile < args.tiles; ++tile) {
     clear_registers();
     const std::int64_t first = tile * kVectors * V::lanes;
-    const std::int64_t first_span = end && tile > 0 ? end->ends[tile * kVectors - 1]
-                                    : end           ? end->first
-                                                    : 0;
+    std::int64_t first_span = 0;
     T* const c = args.c + first;
     V sum[kRows][kVectors];
 #pragma GCC unroll 16
@@ -100,9 +100,12 @@ void direct_tile(const DirectTileArgs<T>& args) {
       }
     }
     if (end) {
-      const PixelSpan& span = end->spans[first_span];
-      prefetch_outputs<kRows, kVectors>(end->out + span.run * end->out_row + span.offset,
-                                        end->out_channel);
+      prefetch_outputs<kRows, kVectors>(end->out + first, end->out_stride);
+    } else if (rows_end) {
+      first_span = tile > 0 ? rows_end->ends[tile * kVectors - 1] : rows_end->first;
+      const PixelSpan& span = rows_end->spans[first_span];
+      prefetch_outputs<kRows, kVectors>(rows_end->out + span.run * rows_end->out_row + span.offset,
+                                        rows_end->out_channel);
     }
     if (args.ahead_step != 0) {
       add_rows<true>(args, first, sum);
@@ -110,7 +113,11 @@ void direct_tile(const DirectTileArgs<T>& args) {
       add_rows<false>(args, first, sum);
     }
     if (end) {
-      end_rows(sum, *end, first_span, end->ends + tile * kVectors);
+      end_tile(sum, *end, first, tile + 1 < args.tiles);
+      continue;
+    }
+    if (rows_end) {
+      end_rows(sum, *rows_end, first_span, rows_end->ends + tile * kVectors);
       continue;
     }
 #pragma GCC unroll 16
@@ -133,24 +140,57 @@ constexpr void fill_direct(DirectTile<T> (&tiles)[kMaxTileRows][kMaxDirectVector
   }
 }
 
+// Elements [begin, end) of a phase of a row, padding or not.
+template <class T>
+static inline void pad_elements(const PadPlaneArgs<T>& args, const PadPhase& phase, const T* row,
+                                std::int64_t begin, std::int64_t end, T* to) {
+  for (std::int64_t j = begin; j < end; ++j) {
+    const std::int64_t column =
+        padded_index(phase.column + j * args.column_step, args.column_in, args.padding_mode);
+    to[j] = column < 0 ? T(0) : row[column * args.column_stride];
+  }
+}
+
 template <class T>
 static inline void pad_row(const PadPlaneArgs<T>& args, const PadPhase& phase, const T* row,
                            T* to) {
-  const std::int64_t step = args.column_step;
-  const auto pad = [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t j = begin; j < end; ++j) {
-      const std::int64_t column =
-          padded_index(phase.column + j * step, args.column_in, args.padding_mode);
-      to[j] = column < 0 ? T(0) : row[column * args.column_stride];
-    }
-  };
-  pad(0, phase.first);
+  pad_elements(args, phase, row, 0, phase.first, to);
   if (phase.first < phase.last) {
     copy_strided(phase.last - phase.first,
-                 row + (phase.column + phase.first * step) * args.column_stride,
-                 step * args.column_stride, to + phase.first);
+                 row + (phase.column + phase.first * args.column_step) * args.column_stride,
+                 args.column_step * args.column_stride, to + phase.first);
   }
-  pad(phase.last, args.count);
+  pad_elements(args, phase, row, phase.last, args.count, to);
+}
+
+// Whether a phase and the one after it are the even and the odd columns of the same rows, or the
+// other way around.
+template <class T>
+static inline bool are_neighbours(const PadPlaneArgs<T>& args, const PadPhase* phase) {
+  return args.column_step == 2 && args.column_stride == 1 && phase[0].row == phase[1].row &&
+         phase[0].column + 1 == phase[1].column;
+}
+
+// Two such phases of a row, in one pass over it.
+template <class T>
+static inline void pad_two_rows(const PadPlaneArgs<T>& args, const PadPhase* phase, const T* row,
+                                T* even, T* odd) {
+  using V = Vec<T>;
+  const std::int64_t first = phase[0].first > phase[1].first ? phase[0].first : phase[1].first;
+  const std::int64_t last = phase[0].last < phase[1].last ? phase[0].last : phase[1].last;
+  pad_elements(args, phase[0], row, 0, first, even);
+  pad_elements(args, phase[1], row, 0, first, odd);
+  std::int64_t j = first;
+  for (; j < last && last - first >= V::lanes; j += V::lanes) {
+    if (j + V::lanes > last) j = last - V::lanes;  // the last vector copies some elements again
+    const T* const from = row + phase[0].column + 2 * j;
+    const V low = V::load(from);
+    const V high = V::load(from + V::lanes);
+    V::even(low, high).store(even + j);
+    V::odd(low, high).store(odd + j);
+  }
+  pad_elements(args, phase[0], row, j, args.count, even);
+  pad_elements(args, phase[1], row, j, args.count, odd);
 }
 
 template <class T>
@@ -171,7 +211,13 @@ void pad_plane(const PadPlaneArgs<T>& args) {
       const std::int64_t index = padded_index(args.row_start + phase.row + r * args.row_step,
                                               args.row_in, args.padding_mode);
       if (args.plane != nullptr && index >= 0) {
-        pad_row(args, phase, args.plane + index * args.row_stride, to);
+        const T* const from = args.plane + index * args.row_stride;
+        if (i + 1 < args.phase_count && are_neighbours(args, &phase)) {
+          ++i;
+          pad_two_rows(args, &phase, from, to, args.to + (&phase)[1].offset + r * args.count);
+        } else {
+          pad_row(args, phase, from, to);
+        }
       } else {
         for (std::int64_t j = 0; j < args.count; ++j) to[j] = T(0);
       }
