@@ -383,7 +383,10 @@ def test_planes_of_uneven_groups(dtype: Any) -> None:
 
 @pytest.mark.parametrize(("taps", "stride"), [(3, 1), (5, 1), (3, 2)])
 @pytest.mark.parametrize("padding", [0, 1, 2, 3])
-def test_sides_of_planes(dtype: Any, taps: int, stride: int, padding: int) -> None:
-    for width in (*range(17, 38), 47, 48, 49, 63, 64, 65, 66, 67, 97, 113, 130):
-        arguments: dict[str, Any] = dict(groups=2, stride=stride, padding=padding, residual=True)
+@pytest.mark.parametrize("residual", [False, True])
+def test_sides_of_planes(dtype: Any, taps: int, stride: int, padding: int, residual: bool) -> None:
+    arguments: dict[str, Any] = dict(
+        groups=2, stride=stride, padding=padding, residual=residual, activation=("clip", -1, 2)
+    )
+    for width in (*range(9, 38), 47, 48, 49, 63, 64, 65, 66, 67, 97, 113, 130):
         check(make((1, 2, 9, width), (2, 1, taps, taps), dtype, **arguments))

@@ -105,8 +105,7 @@ template <class V, PlaneTaps kTaps, PlaneEdge kEdge, class T>
 // Sends a tile's sums to rows from `row` on, each step for all sums at once: together the bias and
 // both bounds would take three registers.
 template <PlaneTaps kTaps, PlaneEdge kEdge, class V, int kRows, int kVectors, class T>
-[[gnu::always_inline]] static inline void end_plane_tile(const DepthwisePlaneArgs<T>& args,
-                                                         const DepthwiseEnd<T>& end,
+[[gnu::always_inline]] static inline void end_plane_tile(const DepthwiseEnd<T>& end,
                                                          std::int64_t row,
                                                          const PlaneVector<V> (&vectors)[kVectors],
                                                          V (&sum)[kRows][kVectors]) {
@@ -123,7 +122,7 @@ template <PlaneTaps kTaps, PlaneEdge kEdge, class V, int kRows, int kVectors, cl
     each = each + bias;
   });
   if (end.residual) {
-    const T* const residual = end.residual + row * end.residual_row - args.column;
+    const T* const residual = end.residual + row * end.residual_row;
     for_each_sum([&](V& each, int r, const PlaneVector<V>& vector) {
       const T* const from = residual + r * end.residual_row + vector.column;
       each = each + (kEdge == PlaneEdge::any ? V::load_or_zero(vector.store, from) : V::load(from));
@@ -132,7 +131,7 @@ template <PlaneTaps kTaps, PlaneEdge kEdge, class V, int kRows, int kVectors, cl
   const V low = V::broadcast(end.low);
   for_each_sum([&](V& each, int, const PlaneVector<V>&) { each = V::max(low, each); });
   const V high = V::broadcast(end.high);
-  T* const out = end.out + row * end.out_row - args.column;
+  T* const out = end.out + row * end.out_row;
   for_each_sum([&](V& each, int r, const PlaneVector<V>& vector) {
     T* const to = out + r * end.out_row + vector.column;
     each = V::min(high, each);
@@ -215,90 +214,150 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
       for (int v = 0; v < kVectors; ++v) from[v] += args.x_row;
     }
   }
-  end_plane_tile<kTaps, kEdge>(args, end, row, vectors, sum);
+  end_plane_tile<kTaps, kEdge>(end, row, vectors, sum);
 }
 
 // Where registers are few, a tile has so few rows that its first and last input rows, which meet
-// fewer sums, take a good part of the time: chains wait for each other. There two vectors of
-// columns go down the plane instead, and an input row meets the sums of all output rows that it
-// ends, passes or begins. 3x3 planes are 1.3 to 2 times as fast so.
+// fewer sums, take a good part of the time. There strips of up to four vectors of columns go down
+// the plane instead, and an input row meets the sums of all output rows that it ends, passes or
+// begins. 3x3 planes are 1.3 to 3 times as fast so.
 constexpr bool plane_rolls(int size, PlaneTaps taps) {
   return PYCONV_VECTOR_REGISTERS == 16 && size == 3 && taps != PlaneTaps::apart;
 }
 
-template <class V, class T, PlaneTaps kTaps, PlaneEdge kEdge>
-static void roll_plane(const DepthwisePlaneArgs<T>& args, std::int64_t channel,
-                       const DepthwiseEnd<T>& channel_end, const PlaneVector<V>* vectors,
-                       std::int64_t count) {
-  constexpr int kSize = 3;
-  constexpr int kVectors = 2;
+constexpr int kStripVectors = 4;
+
+// What a strip of a channel's plane reads for every use: the kernel, row-major, the lanes that
+// loads at its sides may read, and the end of its sums.
+template <class V, class T>
+struct PlaneStrip {
+  V kernel[9];
+  typename V::Mask load[4];
+  T bias;
+  T low;
+  T high;
+};
+
+// Goes down a strip from `x` on, where the first tap of the first output row is, and sends its
+// outputs to `out` on; the last vector is `last_vector` outputs to the right of the first. At
+// stride 1 each tap is added to all vectors before the next: each sum waits for itself while others
+// are added to, or the core would have to look far ahead. A function of its own, or sums would
+// yield their registers.
+template <class V, PlaneTaps kTaps, int kVectors, class T>
+[[gnu::noinline]] static void roll_strip(const DepthwisePlaneArgs<T>& args,
+                                         const PlaneStrip<V, T>& strip_in, const T* x,
+                                         std::int64_t last_vector, T* out) {
   constexpr int kStride = stride_of(kTaps);
-  // Copies, which no store can change.
-  const DepthwiseEnd<T> end = channel_end;
-  const auto in_rows = static_cast<std::uint64_t>(args.in_rows);
-  const std::int64_t rows = args.rows;
+  constexpr int kLoads = plane_loads<V>(3, kTaps);
+  const PlaneStrip<V, T>* strip = &strip_in;
   const std::int64_t x_row = args.x_row;
+  const std::int64_t out_row = args.end.out_row;
+  const std::int64_t rows = args.rows;
   const std::int64_t ahead = args.ahead;
-  PlaneVector<V> at[kVectors] = {vectors[0], vectors[1]};
-  const T* const x = args.planes[0].x + channel * args.x_channel - args.pad_column;
-  const T* const weights = args.planes[0].weights + channel * args.weights_channel;
-  V weight[kSize][kSize];
-#pragma GCC unroll 8
-  for (int h = 0; h < kSize; ++h) {
-#pragma GCC unroll 8
-    for (int w = 0; w < kSize; ++w) weight[h][w] = V::broadcast(weights[h * kSize + w]);
-  }
-  for (std::int64_t strip = 0; strip < count; ++strip) {
-    // Of the output rows that the next input row ends, and at stride 1 passes.
-    V last[1][kVectors] = {{V::zero(), V::zero()}};
-    V middle[kVectors] = {V::zero(), V::zero()};
-    std::int64_t row = kStride == 1 ? 1 - kSize : -1;
-    std::int64_t in_row = row * kStride + kSize - 1 - args.pad_row;
-    const T* from = x + in_row * x_row;
-    for (; row < rows; ++row, in_row += kStride, from += kStride * x_row) {
-      const auto inside = [&](std::int64_t i) { return static_cast<std::uint64_t>(i) < in_rows; };
-      if (kStride == 2 && inside(in_row - 1)) {
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) {
-          V pixel[kSize];
-          plane_pixels<V, kTaps, kEdge>(from - x_row + at[v].column * kStride, at[v], v, pixel);
-#pragma GCC unroll 8
-          for (int w = 0; w < kSize; ++w) last[0][v] = V::fma(weight[1][w], pixel[w], last[0][v]);
-          asm volatile("" : "+v"(last[0][v].v));
-        }
+  const auto in_rows = static_cast<std::uint64_t>(args.in_rows);
+  // The first output row is two turns ahead, or one at stride 2.
+  std::int64_t row = kStride == 1 ? -2 : -1;
+  std::int64_t in_row = row * kStride + 2 - args.pad_row;
+  x += (row * kStride + 2) * x_row;
+  // The i-th load of a vector in the row at `from`.
+  const auto load = [&](const T* from, int v, int i) __attribute__((always_inline)) {
+    const T* const at = from + (v < kVectors - 1 ? v * V::lanes : last_vector) * kStride;
+    const bool masked = (v == 0 && plane_load_at_side(kLoads, kTaps, 0, i)) ||
+                        (v == kVectors - 1 && plane_load_at_side(kLoads, kTaps, 1, i));
+    return masked ? V::load_or_zero(strip->load[i], at) : V::load(at);
+  };
+  // Calls add(v, w, pixel) for what three taps at stride 2 meet. Loads 0 and 1 hold two of them,
+  // the others the third, which is the first of odd ones.
+  const auto each_pixel = [&](const T* from, const auto& add) __attribute__((always_inline)) {
+    if constexpr (kStride == 2) {
+      constexpr int kPair = kTaps == PlaneTaps::odd ? 1 : 0;
+      constexpr int kSingle = kTaps == PlaneTaps::odd ? 0 : 2;
+      const auto add_single = [&](int v) __attribute__((always_inline)) {
+        const V low = load(from + kSingle, v, 2);
+        add(v, kSingle, V::mixed_even(low, load(from + kSingle + V::lanes, v, 3)));
+      };
+      const auto add_pair = [&](int v) __attribute__((always_inline)) {
+        const V low = load(from + kPair, v, 0);
+        const V high = load(from + kPair + V::lanes, v, 1);
+        add(v, kPair, V::mixed_even(low, high));
+        add(v, kPair + 1, V::mixed_odd(low, high));
+      };
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        if constexpr (kSingle < kPair) add_single(v);
+        add_pair(v);
+        if constexpr (kSingle > kPair) add_single(v);
       }
-      V first[kVectors] = {V::zero(), V::zero()};
-      if (inside(in_row)) {
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) {
-          const T* const column = from + at[v].column * kStride;
-          V strided[kSize];
-          if constexpr (kStride == 2) plane_pixels<V, kTaps, kEdge>(column, at[v], v, strided);
-#pragma GCC unroll 8
-          for (int w = 0; w < kSize; ++w) {
-            V pixel;
-            if constexpr (kStride == 2) {
-              pixel = strided[w];
-            } else {
-              pixel = plane_load<V, kSize, kTaps, kEdge>(column + w, at[v], v, w);
-            }
-            asm("" : "+v"(pixel.v));  // or GCC would load it again for every use
-            last[0][v] = V::fma(weight[2][w], pixel, last[0][v]);
-            asm volatile("" : "+v"(last[0][v].v));  // or it would put it off until it is stored
-            if (kStride == 1) middle[v] = V::fma(weight[1][w], pixel, middle[v]);
-            first[v] = V::fma(weight[0][w], pixel, first[v]);
+    }
+  };
+  using Sums = V[kVectors];
+  const auto end_row = [&](Sums& sums) __attribute__((always_inline)) {
+    const V bias = V::broadcast(strip->bias);
+    const V low = V::broadcast(strip->low);
+    const V high = V::broadcast(strip->high);
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      if constexpr (kStride == 2) sums[v] = V::in_order(sums[v]);
+      const V sum = V::min(high, V::max(low, sums[v] + bias));
+      sum.store(out + (v < kVectors - 1 ? v * V::lanes : last_vector));
+    }
+    out += out_row;
+  };
+  // Takes one input row, or two at stride 2, where output row `a` ends, `b` passes, and `c` begins.
+  // Whether it was the last.
+  const auto turn = [&](Sums& a, Sums& b, Sums& c) __attribute__((always_inline)) {
+    asm("" : "+r"(strip));
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) c[v] = V::zero();
+    if constexpr (kStride == 1) {
+      if (static_cast<std::uint64_t>(in_row) < in_rows) {
+#pragma GCC unroll 3
+        for (int w = 0; w < 3; ++w) {
+          const V ends = strip->kernel[6 + w];
+          const V passes = strip->kernel[3 + w];
+          const V begins = strip->kernel[w];
+#pragma GCC unroll 4
+          for (int v = 0; v < kVectors; ++v) {
+            const V pixel = load(x + w, v, w);
+            a[v] = V::fma_in_place(ends, pixel, a[v]);
+            b[v] = V::fma_in_place(passes, pixel, b[v]);
+            c[v] = V::fma_in_place(begins, pixel, c[v]);
           }
         }
       }
-      if (ahead != 0) __builtin_prefetch(from + at[0].column * kStride + ahead, 0, 2);
-      if (row >= 0) end_plane_tile<kTaps, kEdge>(args, end, row, at, last);
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) {
-        last[0][v] = kStride == 1 ? middle[v] : first[v];
-        middle[v] = first[v];
+    } else {
+      if (static_cast<std::uint64_t>(in_row - 1) < in_rows) {
+        each_pixel(x - x_row, [&](int v, int w, V pixel) __attribute__((always_inline)) {
+          a[v] = V::fma_in_place(strip->kernel[3 + w], pixel, a[v]);
+        });
+      }
+      if (static_cast<std::uint64_t>(in_row) < in_rows) {
+        each_pixel(x, [&](int v, int w, V pixel) __attribute__((always_inline)) {
+          a[v] = V::fma_in_place(strip->kernel[6 + w], pixel, a[v]);
+          c[v] = V::fma_in_place(strip->kernel[w], pixel, c[v]);
+        });
       }
     }
-    for (int v = 0; v < kVectors; ++v) at[v].column += kVectors * V::lanes;
+    __builtin_prefetch(x + ahead, 0, 2);
+    x += kStride * x_row;
+    in_row += kStride;
+    if (row >= 0) end_row(a);
+    return ++row == rows;
+  };
+  Sums one;
+  Sums two;
+  Sums three;
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) one[v] = two[v] = V::zero();
+  // Sums stay in their registers, and take each other's parts.
+  while (true) {
+    if (turn(one, two, three)) return;
+    if constexpr (kStride == 1) {
+      if (turn(two, three, one)) return;
+      if (turn(three, one, two)) return;
+    } else {
+      if (turn(three, two, one)) return;
+    }
   }
 }
 
@@ -406,6 +465,8 @@ static inline PlaneVector<V> plane_vector(const DepthwisePlaneArgs<T>& args, std
 template <class T, class Visit>
 static inline void for_each_plane(const DepthwisePlaneArgs<T>& args, const Visit& visit) {
   DepthwiseEnd<T> end = args.end;
+  end.out -= args.column;
+  if (end.residual) end.residual -= args.column;
   for (std::int64_t channel = 0; channel < args.channels; ++channel) {
     if (args.biases) end.bias = args.biases[channel];
     visit(channel, end);
@@ -422,6 +483,44 @@ static void narrow_plane_of(const DepthwisePlaneArgs<T>& args) {
   const PlaneVector<V> vector = plane_vector<V, kSize, kTaps>(args, args.column);
   for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
     kTiles.run(args, channel, end, cut, &vector, 1, PlaneEdge::any);
+  });
+}
+
+// Goes down all strips of planes of `vectors` of columns, at least two, the last of which is
+// `right`. Loads at the outer sides of the first and the last strip take the masks of `left` and
+// `right`.
+template <class V, PlaneTaps kTaps, class T>
+static void roll_planes(const DepthwisePlaneArgs<T>& args, std::int64_t vectors,
+                        const PlaneVector<V>& left, const PlaneVector<V>& right) {
+  constexpr int kLoads = plane_loads<V>(3, kTaps);
+  const std::int64_t count = (vectors + kStripVectors - 1) / kStripVectors;
+  PlaneStrip<V, T> strip;
+  for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
+    const T* const weights = args.planes[0].weights + channel * args.weights_channel;
+#pragma GCC unroll 9
+    for (int i = 0; i < 9; ++i) strip.kernel[i] = V::broadcast(weights[i]);
+    strip.bias = end.bias;
+    strip.low = end.low;
+    strip.high = end.high;
+    const T* const x = args.planes[0].x + channel * args.x_channel - args.pad_row * args.x_row;
+    std::int64_t column = left.column;
+    for (std::int64_t n = 0; n < count; ++n) {
+      const std::int64_t size = vectors / count + (n < vectors % count ? 1 : 0);
+      const bool ends = n == count - 1;
+      for (int i = 0; i < kLoads; ++i) {
+        const bool at_left = n == 0 && plane_load_at_side(kLoads, kTaps, 0, i);
+        const bool at_right = ends && plane_load_at_side(kLoads, kTaps, 1, i);
+        strip.load[i] = at_left    ? left.load[i]
+                        : at_right ? right.load[i]
+                                   : V::mask_range(0, V::lanes);
+      }
+      const auto roll = size == 2   ? roll_strip<V, kTaps, 2, T>
+                        : size == 3 ? roll_strip<V, kTaps, 3, T>
+                                    : roll_strip<V, kTaps, 4, T>;
+      roll(args, strip, x + column * stride_of(kTaps) - args.pad_column,
+           ends ? right.column - column : (size - 1) * V::lanes, end.out + column);
+      column += size * V::lanes;
+    }
   });
 }
 
@@ -493,11 +592,6 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
                              const PlaneVector<V>* two, std::int64_t count, PlaneEdge where) {
     if constexpr (!kRolls) {
       kTiles.run(args, channel, end, cut, two, count, where);
-    } else if (args.plane_count == 1) {
-      const auto roll = where == PlaneEdge::none    ? roll_plane<V, T, kTaps, PlaneEdge::none>
-                        : where == PlaneEdge::sides ? roll_plane<V, T, kTaps, PlaneEdge::sides>
-                                                    : roll_plane<V, T, kTaps, PlaneEdge::any>;
-      roll(args, channel, end, two, count);
     } else if (where == PlaneEdge::none) {
       kSingle.run(args, channel, end, cut, two, 2 * count, where);
     } else {
@@ -505,6 +599,11 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
       kSingle.run(args, channel, end, cut, two + 1, 1, PlaneEdge::any);
     }
   };
+  if constexpr (kRolls) {
+    if (sides && args.plane_count == 1 && !args.end.residual) {
+      return roll_planes<V, kTaps>(args, vectors, side[0], side[1]);
+    }
+  }
   for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
     if (pairs > 0) run_pairs(channel, end, inner, pairs, PlaneEdge::none);
     if (sides) {

@@ -104,8 +104,8 @@ struct RowsEnd {
 
 // sum[i][j] = (accumulate ? c[i * c_stride + j] : +0), then for k in [0, depth) in this order:
 //     sum[i][j] = fma(a[k * rows + i], b[offsets[k] + j], sum[i][j])
-// for i < rows and j < tiles * vectors * lanes. The sums go to c, or where `end` says, whose tail is
-// that of the last tile, or `rows_end`, if one is not null. Prefetches for each k the line at
+// for i < rows and j < tiles * vectors * lanes. The sums go to c, or where `end` says, whose tail
+// is that of the last tile, or `rows_end`, if one is not null. Prefetches for each k the line at
 // ahead + k * ahead_step, from which tiles are as far apart as their pixels, and which need not be
 // readable, unless ahead_step is 0.
 template <class T>
