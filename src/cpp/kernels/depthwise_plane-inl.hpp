@@ -266,30 +266,6 @@ template <class V, PlaneTaps kTaps, int kVectors, class T>
                         (v == kVectors - 1 && plane_load_at_side(kLoads, kTaps, 1, i));
     return masked ? V::load_or_zero(strip->load[i], at) : V::load(at);
   };
-  // Calls add(v, w, pixel) for what three taps at stride 2 meet. Loads 0 and 1 hold two of them,
-  // the others the third, which is the first of odd ones.
-  const auto each_pixel = [&](const T* from, const auto& add) __attribute__((always_inline)) {
-    if constexpr (kStride == 2) {
-      constexpr int kPair = kTaps == PlaneTaps::odd ? 1 : 0;
-      constexpr int kSingle = kTaps == PlaneTaps::odd ? 0 : 2;
-      const auto add_single = [&](int v) __attribute__((always_inline)) {
-        const V low = load(from + kSingle, v, 2);
-        add(v, kSingle, V::mixed_even(low, load(from + kSingle + V::lanes, v, 3)));
-      };
-      const auto add_pair = [&](int v) __attribute__((always_inline)) {
-        const V low = load(from + kPair, v, 0);
-        const V high = load(from + kPair + V::lanes, v, 1);
-        add(v, kPair, V::mixed_even(low, high));
-        add(v, kPair + 1, V::mixed_odd(low, high));
-      };
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
-        if constexpr (kSingle < kPair) add_single(v);
-        add_pair(v);
-        if constexpr (kSingle > kPair) add_single(v);
-      }
-    }
-  };
   using Sums = V[kVectors];
   const auto end_row = [&](Sums& sums) __attribute__((always_inline)) {
     const V bias = V::broadcast(strip->bias);
@@ -326,6 +302,25 @@ template <class V, PlaneTaps kTaps, int kVectors, class T>
         }
       }
     } else {
+      // Calls add(v, w, pixel) for what three taps meet. Loads 0 and 1 hold two of them, the others
+      // the third, which is the first of odd ones.
+      constexpr int kPair = kTaps == PlaneTaps::odd ? 1 : 0;
+      constexpr int kSingle = kTaps == PlaneTaps::odd ? 0 : 2;
+      const auto each_pixel = [&](const T* from, const auto& add) __attribute__((always_inline)) {
+        const auto add_single = [&](int v) __attribute__((always_inline)) {
+          const V low = load(from + kSingle, v, 2);
+          add(v, kSingle, V::mixed_even(low, load(from + kSingle + V::lanes, v, 3)));
+        };
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          if constexpr (kSingle < kPair) add_single(v);
+          const V low = load(from + kPair, v, 0);
+          const V high = load(from + kPair + V::lanes, v, 1);
+          add(v, kPair, V::mixed_even(low, high));
+          add(v, kPair + 1, V::mixed_odd(low, high));
+          if constexpr (kSingle > kPair) add_single(v);
+        }
+      };
       if (static_cast<std::uint64_t>(in_row - 1) < in_rows) {
         each_pixel(x - x_row, [&](int v, int w, V pixel) __attribute__((always_inline)) {
           a[v] = V::fma_in_place(strip->kernel[3 + w], pixel, a[v]);
