@@ -103,6 +103,11 @@ def shapes(n: int) -> dict[str, tuple[Sequence[int], Any, dict[str, Any]]]:
             (2, 1, 3, 3),
             dict(padding=2, padding_mode="circular", groups=2),
         ),
+        "circular stride 2": (
+            (1, 3, 3, n + 2),
+            (5, 3, 3, 3),
+            dict(stride=2, padding=(3, n + 2), padding_mode="circular"),
+        ),
         "replicate": ((1, 3, 4, n), (5, 3, 3, 3), dict(padding=3, padding_mode="replicate")),
         "1d": ((2, 3, n + 1), (5, 3, 2), {}),
         "3d": ((1, 2, 2, 3, n), (5, 2, 2, 3, 3), dict(padding=1)),

@@ -341,8 +341,9 @@ def test_threads(data_format: str, shape: tuple[int, int, int], threads: int) ->
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (3, 2)])
 @pytest.mark.parametrize("top", [0, 2, 3, 4, 6, 11])
 @pytest.mark.parametrize("bottom", [0, 2, 3, 4, 6, 11])
+@pytest.mark.parametrize("right", [1, 7])
 def test_rows_that_only_padding_meets(
-    dtype: Any, data_format: str, kernel: int, stride: int, top: int, bottom: int
+    dtype: Any, data_format: str, kernel: int, stride: int, top: int, bottom: int, right: int
 ) -> None:
     for height in (5, 30):
         make(
@@ -351,7 +352,7 @@ def test_rows_that_only_padding_meets(
             dtype,
             groups=3,
             stride=stride,
-            padding=((top, bottom), (1, 7)),
+            padding=((top, bottom), (1, right)),
             data_format=data_format,
         ).check("depthwise")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import Problem, make
+from problems import PADDING_MODES, Problem, make
 
 import pyconv
 
@@ -64,9 +64,9 @@ def test_groups_and_a_slice_of_channels_last_channels(dtype: Any) -> None:
     np.testing.assert_array_equal(np.moveaxis(result, -1, 1), expected)
 
 
-@pytest.mark.parametrize("width", [13, 14, 16, 30, 31, 46, 48, 64])
+@pytest.mark.parametrize("width", [13, 14, 16, 29, 30, 31, 45, 46, 48, 64, 142])
 @pytest.mark.parametrize("activation", [None, "gelu"])
-@pytest.mark.parametrize("channels", [3, 40])
+@pytest.mark.parametrize("channels", [1, 3, 40])
 def test_rows_of_whole_vectors(dtype: Any, width: int, activation: Any, channels: int) -> None:
     # 40 channels of long rows take more than one pass, in which sums wait in between.
     make(
@@ -76,7 +76,25 @@ def test_rows_of_whole_vectors(dtype: Any, width: int, activation: Any, channels
         residual=True,
         padding=1,
         activation=activation,
-    ).check("direct")
+    ).check_bits("direct")
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+@pytest.mark.parametrize("mode", PADDING_MODES)
+def test_two_phases_of_a_row(dtype: Any, kernel: int, mode: str) -> None:
+    for width in (*range(1, 40), 70):
+        for padding in sorted({0, 1, 2, width - 1, width}):
+            wide = padding + (mode == "reflect") > width and mode in ("reflect", "circular")
+            if wide or width + 2 * padding < kernel:
+                continue
+            make(
+                (1, 2, kernel, width),
+                (5, 2, kernel, kernel),
+                dtype,
+                stride=2,
+                padding=(0, padding),
+                padding_mode=mode,
+            ).check_bits("direct")
 
 
 @pytest.mark.parametrize("threads", [2, 3, 7])

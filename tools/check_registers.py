@@ -2,7 +2,7 @@
 
 Usage: check_registers.py DIRECTORY, which holds the kernels' object files. Reads their disassembly
 (objdump). A hot loop is an innermost loop with at least eight fused multiply-adds of a kernel that
-arithmetic bounds: memory bounds the depthwise ones, and transforms and the epilogue run once per
+arithmetic bounds: memory bounds most depthwise ones, and transforms and the epilogue run once per
 input or output, not once per multiply-add.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FEWEST_FMAS = 8
-ARITHMETIC_BOUND = re.compile("(gemm|direct|channels|grouped|winograd)_tile")
+ARITHMETIC_BOUND = re.compile("(gemm|direct|channels|grouped|winograd)_tile|roll_strip")
 
 
 class Instruction(NamedTuple):

@@ -10,9 +10,9 @@
 //
 // so that all rows of the block are one flat axis, cut into vectors without regard to rows. The
 // pitch is the output's width and the few columns that taps reach beyond; sums there are dropped.
-// Where vectors from the beginning of each row are as few, and fill tiles, every row is an axis of
-// its own, and the output is written in whole vectors. Against im2col, an input element is copied
-// once and not once per tap, which is worth it where few output channels share the copy.
+// Where vectors from the beginning of each row are hardly more, and fill tiles, every row is an
+// axis of its own, and the output is written in whole vectors. Against im2col, an input element is
+// copied once and not once per tap, which is worth it where few output channels share the copy.
 #include <algorithm>
 
 #include "algorithms/common.hpp"
@@ -32,7 +32,7 @@ constexpr std::int64_t kRowsBytes = 96 << 10;
 // What a block may take if even one output row needs more.
 constexpr std::int64_t kMostRowsBytes = 2 << 20;
 
-// Multiply-adds per output channel that a row of outputs may spend on lanes beyond its end, as
+// Multiply-adds per output channel that a row of outputs may spend on lanes beyond its pitch, as
 // measured: vectors that reach over the end of one row and into the next are stored slowly.
 constexpr std::int64_t kMostIdle = 64;
 
@@ -471,7 +471,7 @@ class DirectPlan final : public Plan {
           const auto beyond = [&] { return column + args.tiles * tile_columns - width; };
           if (end && cut.are_rows && beyond() > 0 && width >= tile_columns) {
             // The last tile ends with the row, and computes some columns again: whole vectors are
-            // stored faster.
+            // stored faster. The same in every pass over channels, between which sums wait.
             if (args.tiles > 1) {
               --args.tiles;
             } else {

@@ -7,8 +7,10 @@
 namespace pyconv {
 
 // Index of the input element that stands at `position` of an axis that padding extends on both
-// sides, or -1 where zero padding stands. Padding never reaches further than one period (circular:
-// length; reflect: length - 1). `static`: kernels include this file, see types.hpp.
+// sides, or a negative number where zero padding stands. Padding never reaches further than one
+// period (circular: length; reflect: length - 1); after it on the right, which no tap needs but
+// copies in phases of a stride may ask for, there is no element either. `static`: kernels include
+// this file, see types.hpp.
 static inline std::int64_t padded_index(std::int64_t position, std::int64_t length,
                                         PaddingMode mode) {
   if (position >= 0 && position < length) return position;
@@ -18,7 +20,8 @@ static inline std::int64_t padded_index(std::int64_t position, std::int64_t leng
     case PaddingMode::replicate:
       return position < 0 ? 0 : length - 1;
     case PaddingMode::circular:
-      return position < 0 ? position + length : position - length;
+      if (position < 0) return position + length;
+      return position < 2 * length ? position - length : -1;
     case PaddingMode::zeros:
       break;
   }

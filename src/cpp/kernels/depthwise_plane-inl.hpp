@@ -279,8 +279,8 @@ template <class V, PlaneTaps kTaps, int kVectors, class T>
     }
     out += out_row;
   };
-  // Takes one input row, or two at stride 2, where output row `a` ends, `b` passes, and `c` begins.
-  // Whether it was the last.
+  // Takes one input row, or two at stride 2, where output row `a` ends, `b` passes at
+  // stride 1, and `c` begins. Whether it was the last.
   const auto turn = [&](Sums& a, Sums& b, Sums& c) __attribute__((always_inline)) {
     asm("" : "+r"(strip));
 #pragma GCC unroll 4
@@ -595,6 +595,7 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
     }
   };
   if constexpr (kRolls) {
+    // Residuals, which would take more registers, and wide padding are rare.
     if (sides && args.plane_count == 1 && !args.end.residual) {
       return roll_planes<V, kTaps>(args, vectors, side[0], side[1]);
     }

@@ -163,34 +163,42 @@ static inline void pad_row(const PadPlaneArgs<T>& args, const PadPhase& phase, c
   pad_elements(args, phase, row, phase.last, args.count, to);
 }
 
-// Whether a phase and the one after it are the even and the odd columns of the same rows, or the
-// other way around.
+// The elements that a phase and the one after it both have inside the plane.
+static inline std::int64_t common_first(const PadPhase* phase) {
+  return phase[0].first > phase[1].first ? phase[0].first : phase[1].first;
+}
+static inline std::int64_t common_last(const PadPhase* phase) {
+  return phase[0].last < phase[1].last ? phase[0].last : phase[1].last;
+}
+
+// Whether a phase and the one after it are neighbouring columns of the same rows, as two phases of
+// stride 2 are, and pad_two_rows() takes them: where both have a vector inside the plane.
 template <class T>
 static inline bool are_neighbours(const PadPlaneArgs<T>& args, const PadPhase* phase) {
   return args.column_step == 2 && args.column_stride == 1 && phase[0].row == phase[1].row &&
-         phase[0].column + 1 == phase[1].column;
+         phase[0].column + 1 == phase[1].column &&
+         common_last(phase) - common_first(phase) >= Vec<T>::lanes;
 }
 
 // Two such phases of a row, in one pass over it.
 template <class T>
 static inline void pad_two_rows(const PadPlaneArgs<T>& args, const PadPhase* phase, const T* row,
-                                T* even, T* odd) {
+                                T* to, T* to_next) {
   using V = Vec<T>;
-  const std::int64_t first = phase[0].first > phase[1].first ? phase[0].first : phase[1].first;
-  const std::int64_t last = phase[0].last < phase[1].last ? phase[0].last : phase[1].last;
-  pad_elements(args, phase[0], row, 0, first, even);
-  pad_elements(args, phase[1], row, 0, first, odd);
-  std::int64_t j = first;
-  for (; j < last && last - first >= V::lanes; j += V::lanes) {
+  const std::int64_t last = common_last(phase);
+  std::int64_t j = common_first(phase);
+  pad_elements(args, phase[0], row, 0, j, to);
+  pad_elements(args, phase[1], row, 0, j, to_next);
+  for (; j < last; j += V::lanes) {
     if (j + V::lanes > last) j = last - V::lanes;  // the last vector copies some elements again
     const T* const from = row + phase[0].column + 2 * j;
     const V low = V::load(from);
     const V high = V::load(from + V::lanes);
-    V::even(low, high).store(even + j);
-    V::odd(low, high).store(odd + j);
+    V::even(low, high).store(to + j);
+    V::odd(low, high).store(to_next + j);
   }
-  pad_elements(args, phase[0], row, j, args.count, even);
-  pad_elements(args, phase[1], row, j, args.count, odd);
+  pad_elements(args, phase[0], row, j, args.count, to);
+  pad_elements(args, phase[1], row, j, args.count, to_next);
 }
 
 template <class T>
@@ -214,7 +222,7 @@ void pad_plane(const PadPlaneArgs<T>& args) {
         const T* const from = args.plane + index * args.row_stride;
         if (i + 1 < args.phase_count && are_neighbours(args, &phase)) {
           ++i;
-          pad_two_rows(args, &phase, from, to, args.to + (&phase)[1].offset + r * args.count);
+          pad_two_rows(args, &phase, from, to, args.to + args.phases[i].offset + r * args.count);
         } else {
           pad_row(args, phase, from, to);
         }

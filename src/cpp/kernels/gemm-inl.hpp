@@ -164,7 +164,7 @@ static inline void end_tile(Vec<T> (&sum)[kRows][kVectors], const TileEnd<T>& en
                                        : V::load(p + j * V::lanes);
   };
   if (end.bias && end.bias_per_column) {
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) {
       const V bias = load(end.bias + column, j);
 #pragma GCC unroll 16
@@ -177,7 +177,7 @@ static inline void end_tile(Vec<T> (&sum)[kRows][kVectors], const TileEnd<T>& en
     const T* const residual = end.residual + column;
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 4
+#pragma GCC unroll 16
       for (int j = 0; j < kVectors; ++j) {
         sum[i][j] = sum[i][j] + load(residual + i * end.residual_stride, j);
       }
@@ -188,7 +188,7 @@ static inline void end_tile(Vec<T> (&sum)[kRows][kVectors], const TileEnd<T>& en
   const std::int64_t out_stride = end.out_stride;
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) {
       T* const to = out + i * out_stride + j * V::lanes;
       if (j == kVectors - 1 && !whole) {

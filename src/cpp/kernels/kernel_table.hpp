@@ -104,8 +104,8 @@ struct RowsEnd {
 
 // sum[i][j] = (accumulate ? c[i * c_stride + j] : +0), then for k in [0, depth) in this order:
 //     sum[i][j] = fma(a[k * rows + i], b[offsets[k] + j], sum[i][j])
-// for i < rows and j < tiles * vectors * lanes. The sums go to c, or where `end` says, whose tail
-// is that of the last tile, or `rows_end`, if one is not null. Prefetches for each k the line at
+// for i < rows and j < tiles * vectors * lanes. The sums go to c, or, where one is not null, to
+// `end`, whose tail is that of the last tile, or `rows_end`. Prefetches for each k the line at
 // ahead + k * ahead_step, from which tiles are as far apart as their pixels, and which need not be
 // readable, unless ahead_step is 0.
 template <class T>
@@ -442,8 +442,8 @@ struct DepthwisePlane {
 // for r from 0 and columns j of the whole plane, without the taps outside its in_rows and with +0
 // outside its in_columns; pad_row is negative where the first output meets a later row. `end.out`
 // and `end.residual` are those of the first output, end.rows does not count; `biases` has one per
-// channel in place of end.bias, unless it is null. Asks for the cache lines `ahead` elements after
-// those that it reads, unless that is 0.
+// channel in place of end.bias, unless it is null. May ask for cache lines
+// `ahead` elements after those that it reads.
 template <class T>
 struct DepthwisePlaneArgs {
   const DepthwisePlane<T>* planes;
