@@ -279,8 +279,8 @@ template <class V, PlaneTaps kTaps, int kVectors, class T>
     }
     out += out_row;
   };
-  // Takes one input row, or two at stride 2, where output row `a` ends, `b` passes at
-  // stride 1, and `c` begins. Whether it was the last.
+  // Takes one input row, or two at stride 2, where output row `a` ends, `b` passes at stride 1, and
+  // `c` begins. Whether it was the last.
   const auto turn = [&](Sums& a, Sums& b, Sums& c) __attribute__((always_inline)) {
     asm("" : "+r"(strip));
 #pragma GCC unroll 4
@@ -554,6 +554,14 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
             (plane_load_at_side(kLoads, kTaps, 1, i) || is_whole(right, i));
   }
 
+  const PlaneVector<V> side[2] = {edge(args.column), edge(right)};
+  if constexpr (kRolls) {
+    // Residuals, which would take more registers, and wide padding are rare.
+    if (sides && args.plane_count == 1 && !args.end.residual) {
+      return roll_planes<V, kTaps>(args, vectors, side[0], side[1]);
+    }
+  }
+
   // Vectors [first, last) have outputs and inputs in all lanes.
   std::int64_t first = 1;
   std::int64_t last = vectors - 1;
@@ -570,7 +578,6 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   const std::int64_t resume = first + 2 * pairs;
   PlaneVector<V> single;
   single.column = column_of(resume);
-  const PlaneVector<V> side[2] = {edge(args.column), edge(right)};
 
   // The others, which most channels have in common.
   const std::int64_t others = sides ? 0 : vectors - 2 * pairs;
@@ -594,12 +601,6 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
       kSingle.run(args, channel, end, cut, two + 1, 1, PlaneEdge::any);
     }
   };
-  if constexpr (kRolls) {
-    // Residuals, which would take more registers, and wide padding are rare.
-    if (sides && args.plane_count == 1 && !args.end.residual) {
-      return roll_planes<V, kTaps>(args, vectors, side[0], side[1]);
-    }
-  }
   for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
     if (pairs > 0) run_pairs(channel, end, inner, pairs, PlaneEdge::none);
     if (sides) {

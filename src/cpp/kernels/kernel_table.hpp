@@ -442,8 +442,8 @@ struct DepthwisePlane {
 // for r from 0 and columns j of the whole plane, without the taps outside its in_rows and with +0
 // outside its in_columns; pad_row is negative where the first output meets a later row. `end.out`
 // and `end.residual` are those of the first output, end.rows does not count; `biases` has one per
-// channel in place of end.bias, unless it is null. May ask for cache lines
-// `ahead` elements after those that it reads.
+// channel in place of end.bias, unless it is null. May ask for cache lines `ahead` elements after
+// those that it reads.
 template <class T>
 struct DepthwisePlaneArgs {
   const DepthwisePlane<T>* planes;
