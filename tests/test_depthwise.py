@@ -32,19 +32,20 @@ def image(
 
 def test_auto_takes_pixels_as_lanes_where_rows_are_long() -> None:
     layer = pyconv.Conv2d(32, 32, 3, groups=32)
-    assert layer.plan((1, 32, 112, 112)).algorithm == "depthwise"
-    assert layer.plan((1, 32, 8, 8)).algorithm == "depthwise"
+    plan = layer.plan((1, 32, 112, 112))
+    assert plan.algorithm == "depthwise"
+    # Vectors of AVX2 have too few registers for most kernels to do without a copy.
+    elsewhere = "grouped" if plan.isa == "avx2" else "depthwise"
+    assert layer.plan((1, 32, 8, 8)).algorithm == elsewhere
     assert layer.plan((1, 32, 7, 7)).algorithm == "grouped"
     dilated = pyconv.Conv2d(32, 32, 3, padding=2, dilation=2, groups=32)
-    assert dilated.plan((1, 32, 33, 33)).algorithm == "depthwise"
+    assert dilated.plan((1, 32, 33, 33)).algorithm == elsewhere
     assert dilated.plan((1, 32, 17, 17)).algorithm == "grouped"
     wide = pyconv.Conv2d(32, 32, 4, groups=32)
-    assert wide.plan((1, 32, 115, 115)).algorithm == "depthwise"
+    assert wide.plan((1, 32, 115, 115)).algorithm == elsewhere
     assert wide.plan((1, 32, 23, 23)).algorithm == "grouped"
     strided = pyconv.Conv2d(32, 32, 5, 2, 2, groups=32)
-    assert strided.plan((1, 32, 128, 128)).algorithm == "depthwise"
-    plan = strided.plan((1, 32, 64, 64))
-    assert plan.algorithm == ("grouped" if plan.isa == "avx2" else "depthwise")
+    assert strided.plan((1, 32, 128, 128)).algorithm == elsewhere
     assert strided.plan((1, 32, 56, 56)).algorithm == "grouped"
     row = pyconv.Conv1d(32, 32, 5, groups=32)
     assert row.plan((1, 32, 1000)).algorithm == "depthwise"

@@ -90,6 +90,34 @@ def test_volumes_and_blocks_of_rows(data_format: str) -> None:
     check(image(5, 4, 4, 3, 700, kernel=(3, 3), **more))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"),
+    [
+        ((7, 7), (1, 1), (1, 1)),
+        ((3, 3), (1, 1), (11, 2)),
+        ((2, 5), (3, 2), (1, 1)),
+        ((5, 3), (2, 2), (3, 4)),
+        ((4, 1), (3, 1), (2, 1)),
+    ],
+    ids=str,
+)
+def test_copied_rows_take_the_place_of_others(
+    channels: int, mode: str, kernel: Any, stride: Any, dilation: Any, data_format: str
+) -> None:
+    # As many rows as are not copied at once, and as few; of volumes, and of blocks of columns.
+    padding = tuple((size - 1) * step // 2 for size, step in zip(kernel, dilation, strict=True))
+    more = {"stride": stride, "dilation": dilation, "padding": padding}
+    for height, width in ((70, 33), (30, 120), (25, 25)):
+        options = {**more, "padding_mode": mode, "data_format": data_format}
+        check(image(10, channels, channels, height, width, kernel=kernel, **options))
+    if mode == "zeros":
+        volume = {name: (1, *value) for name, value in more.items()}
+        check(image(9, channels, channels, 4, 40, 29, kernel=(3, *kernel), **volume))
+        check(image(2, channels, channels, 26, 600, kernel=kernel, **more))
+
+
 def test_uneven_groups(data_format: str) -> None:
     pairs = [(1, 1), (1, 1), (4, 4), (4, 4), (3, 5), (16, 2), (2, 18), (1, 1)]
     weights = [(outputs, inputs, 3, 3) for inputs, outputs in pairs]

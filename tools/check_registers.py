@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FEWEST_FMAS = 8
-ARITHMETIC_BOUND = re.compile("(gemm|direct|channels|grouped|winograd)_tile|roll_strip")
+ARITHMETIC_BOUND = re.compile("(gemm|direct|channels|grouped|copy|winograd)_tile|roll_strip")
 
 
 class Instruction(NamedTuple):

@@ -33,6 +33,13 @@ namespace {
 constexpr std::int64_t kCopyBytes = 256 << 10;
 constexpr std::int64_t kMostCopyBytes = 2 << 20;
 
+// Of the rows of a copy that some output rows at a time read, which with their sums and the rows
+// that are copied should stay in an L1 cache: else 7x7 on planes of 56 took 1.5 times as long.
+constexpr std::int64_t kNearBytes = 20 << 10;
+
+// Output rows of a task, which lists them once for all its blocks.
+constexpr std::int64_t kMostRows = 1024;
+
 // Of the input pixels that are read in place by one vector of channels after the other.
 constexpr std::int64_t kInPlaceBytes = 384 << 10;
 
@@ -54,6 +61,15 @@ class GroupedPlan final : public Plan {
     const ConvProblem& p = problem();
     width_ = TileAxis(p.axes[2]);
     most_threads_ = depthwise_threads(p, std::numeric_limits<int>::max());
+    const bool depthwise = std::all_of(p.groups.begin(), p.groups.end(), [](const Group& group) {
+      return group.in_channels == 1 && group.out_channels == 1;
+    });
+    const std::int64_t step = width_.spacing * p.axes[2].stride;
+    const auto& copy_tiles = table_.grouped_copy[step <= kGroupedCopyStep ? step : 0];
+    if (depthwise && copy_tiles[0]) {
+      copy_tiles_ = copy_tiles;
+      pixel_ = table_.lanes;
+    }
     list_blocks();
     choose_rows();
   }
@@ -100,7 +116,7 @@ class GroupedPlan final : public Plan {
   }
 
   std::string tile() const override {
-    return std::to_string(table_.grouped_columns) + " pixels x " + std::to_string(table_.lanes) +
+    return std::to_string(tile_columns()) + " pixels x " + std::to_string(table_.lanes) +
            " channels";
   }
 
@@ -186,8 +202,8 @@ class GroupedPlan final : public Plan {
     const T** pixels;
     TapRow* units;
     std::int32_t* unit_ends;  // per output row
-    std::int32_t* slot_ends;  // per output row: copied rows that it and those before read
-    std::int32_t* slots;      // of input rows in the copy, or -1
+    std::int32_t* slot_ends;  // per output row: behind the last that it or one before reads
+    std::int32_t* slots;      // of input rows, in their order, or -1
     std::int64_t* sources;    // per slot: the input row
     std::size_t bytes;
   };
@@ -199,9 +215,11 @@ class GroupedPlan final : public Plan {
     std::int64_t first;
     std::int64_t last;
     std::int64_t pitch;  // of the copy's rows, in elements
-    std::int64_t depth_pitch;
-    std::int64_t depth_pixels;  // of the table
   };
+
+  std::int64_t tile_columns() const {
+    return copy_tiles_ ? kMostGroupedColumns : table_.grouped_columns;
+  }
 
   std::int64_t group_end(std::size_t g) const {
     return problem().groups[g].out_begin + problem().groups[g].out_channels;
@@ -215,7 +233,7 @@ class GroupedPlan final : public Plan {
       const bool alike = before && group.in_channels == before->in_channels &&
                          group.out_channels == before->out_channels;
       before = &group;
-      if (!alike || blocks_.back().in_channels + group.in_channels > kChannelBlock) {
+      if (!alike || blocks_.back().in_channels + group.in_channels > pixel_) {
         blocks_.push_back({group.in_begin, 0, 0, 0});
         list_group(g, true);
       } else {
@@ -295,41 +313,47 @@ class GroupedPlan final : public Plan {
     const Axis& height = problem().axes[1];
     return (rows - 1) * height.stride + (height.kernel - 1) * height.dilation + 1;
   }
-  std::int64_t copied_rows(std::int64_t rows) const {
+  std::int64_t most_slots(std::int64_t rows) const {
     return std::min(row_span(rows), rows * problem().axes[1].kernel);
   }
 
-  Columns columns_of(std::int64_t column, std::int64_t columns, std::int64_t rows) const {
+  // Rows of the copy, in which each takes the place of one that is not read any more.
+  std::int64_t copied_rows(std::int64_t part_rows) const {
+    return std::min(row_span(part_rows), most_slots(rows_.largest()));
+  }
+  std::int64_t copied_rows() const { return copied_rows(part_rows_); }
+
+  Columns columns_of(std::int64_t column, std::int64_t columns) const {
     const Axis& width = problem().axes[2];
     Columns c;
     c.start = column * width.stride - width.pad_before;
     c.count = (columns - 1) * width.stride + (width.kernel - 1) * width.dilation + 1;
     c.first = std::clamp<std::int64_t>(-c.start, 0, c.count);
     c.last = std::clamp(width.in - c.start, c.first, c.count);
-    c.pitch = c.count * kChannelBlock;
-    if (shares_a_set<T>(c.pitch)) c.pitch += kChannelBlock;
-    c.depth_pitch = copied_rows(rows) * c.pitch;
-    c.depth_pixels = copied_rows(rows) * c.count;
+    c.pitch = c.count * pixel_;
+    if (shares_a_set<T>(c.pitch)) c.pitch += pixel_;
     return c;
   }
 
-  std::int64_t copy_elements(std::int64_t rows, std::int64_t columns) const {
-    // A vector may be loaded whole at the last pixel.
-    return problem().axes[0].kernel * columns_of(0, columns, rows).depth_pitch + table_.lanes;
-  }
-
   void choose_rows() {
-    const Axis& height = problem().axes[1];
-    const std::int64_t most = kCopyBytes / std::int64_t(sizeof(T));
-    std::int64_t columns = std::min(problem().axes[2].out, kMostPixels);
-    while (columns > kMostGroupedColumns && copy_elements(1, columns) > most) {
+    const auto& [depth, height, width] = problem().axes;
+    const auto bytes_of = [&](std::int64_t copied, std::int64_t columns) {
+      return depth.kernel * copied * columns_of(0, columns).pitch * std::int64_t(sizeof(T));
+    };
+    std::int64_t columns = std::min(width.out, kMostPixels);
+    while (columns > kMostGroupedColumns && bytes_of(most_slots(1), columns) > kCopyBytes) {
       columns = std::max<std::int64_t>(kMostGroupedColumns, columns / 2);
     }
-    columns_ = Split::by_limit(problem().axes[2].out, columns);
-    columns = columns_.largest();
+    columns_ = Split::by_limit(width.out, columns);
+    columns = std::max<std::int64_t>(1, columns_.largest());
     std::int64_t rows = 1;
-    while (rows < height.out && copy_elements(rows + 1, columns) <= most) ++rows;
+    while (rows < height.out && rows < kMostRows &&
+           (copy_tiles_ || bytes_of(most_slots(rows + 1), columns) <= kCopyBytes)) {
+      ++rows;
+    }
     rows_ = Split::by_limit(height.out, rows);
+    part_rows_ = std::max<std::int64_t>(1, kMostPixels / columns);
+    while (part_rows_ > 1 && bytes_of(copied_rows(), columns) > kNearBytes) --part_rows_;
   }
 
   Blocking blocking(int threads) const {
@@ -351,15 +375,18 @@ class GroupedPlan final : public Plan {
     const Axis& height = problem().axes[1];
     Carver carver(base);
     Scratch scratch;
-    scratch.copy = carver.take<T>(size(copy_elements(rows, columns_.largest())));
+    const std::int64_t depth = problem().axes[0].kernel;
+    const Columns columns = columns_of(0, columns_.largest());
+    // A vector may be loaded whole at the last pixel.
+    scratch.copy = carver.take<T>(size(depth * copied_rows() * columns.pitch + table_.lanes));
     scratch.sums = carver.take<T>(size(std::max(kMostPixels, columns_.largest()) * table_.lanes));
-    scratch.pixels = carver.take<const T*>(
-        size(problem().axes[0].kernel * columns_of(0, columns_.largest(), rows).depth_pixels));
-    scratch.units = carver.take<TapRow>(size(rows * problem().axes[0].kernel * height.kernel));
+    scratch.pixels =
+        carver.take<const T*>(size(copy_tiles_ ? 0 : depth * most_slots(rows) * columns.count));
+    scratch.units = carver.take<TapRow>(size(rows * depth * height.kernel));
     scratch.unit_ends = carver.take<std::int32_t>(size(rows));
     scratch.slot_ends = carver.take<std::int32_t>(size(rows));
     scratch.slots = carver.take<std::int32_t>(size(row_span(rows)));
-    scratch.sources = carver.take<std::int64_t>(size(copied_rows(rows)));
+    scratch.sources = carver.take<std::int64_t>(size(most_slots(rows)));
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -374,6 +401,7 @@ class GroupedPlan final : public Plan {
   // or two sets of the L1 cache and throw each other out (up to threefold), or under wide kernels
   // where a vector lies in two lines (a fifth).
   bool in_place(const ConvArrays& arrays, const Block& block) const {
+    if (copy_tiles_) return false;
     const std::int64_t end = block.in_begin + block.reach;
     if (arrays.x_strides.channel != 1 || end > problem().in_channels) return false;
     if (end * std::int64_t(sizeof(T)) > kMostZeroBytes) return false;
@@ -387,17 +415,16 @@ class GroupedPlan final : public Plan {
   }
 
   void run_task(const ConvArrays& arrays, const Place& at, const Scratch& scratch) const {
-    const Columns columns = columns_of(at.column, at.columns, at.rows);
-    list_rows(at, columns, scratch);
-    const std::int64_t most_rows = std::max<std::int64_t>(1, kMostPixels / at.columns);
+    const Columns columns = columns_of(at.column, at.columns);
     std::int64_t b = at.block;
     while (b < at.block_end && in_place(arrays, blocks_[static_cast<std::size_t>(b)])) ++b;
     if (b > at.block) {
+      list_rows(at, columns, most_slots(at.rows), scratch);
       list_pixels(arrays, at, columns, true, scratch);
       // The next vector meets the same few rows.
       const std::int64_t row_bytes =
           std::int64_t(sizeof(T)) * columns.count * (b - at.block) * kChannelBlock;
-      std::int64_t most = most_rows;
+      std::int64_t most = std::max<std::int64_t>(1, kMostPixels / at.columns);
       while (most > 1 && row_span(most) * row_bytes > kInPlaceBytes) --most;
       const Split parts = Split::by_limit(at.rows, most);
       for (std::int64_t part = 0; part < parts.count(); ++part) {
@@ -407,18 +434,28 @@ class GroupedPlan final : public Plan {
       }
     }
     if (b == at.block_end) return;
-    list_pixels(arrays, at, columns, false, scratch);
-    const Split parts = Split::by_limit(at.rows, most_rows);
+    list_rows(at, columns, copied_rows(), scratch);
+    if (copy_tiles_) {
+      clear_padding(columns, scratch);
+    } else {
+      list_pixels(arrays, at, columns, false, scratch);
+    }
+    const Split parts = Split::by_limit(at.rows, part_rows_);
+    const auto rows_end = [&](std::int64_t part) {
+      return scratch.slot_ends[parts.begin(part) + parts.size(part) - 1];
+    };
     for (; b < at.block_end; ++b) {
       std::int32_t copied = 0;
       for (std::int64_t part = 0; part < parts.count(); ++part) {
-        const std::int64_t row = parts.begin(part);
-        const std::int64_t rows = parts.size(part);
-        const std::int32_t needed = scratch.slot_ends[row + rows - 1];
-        copy_rows(arrays, at, columns, blocks_[static_cast<std::size_t>(b)], copied, needed,
-                  scratch);
+        const std::int32_t needed = rows_end(part);
+        copy_rows(arrays, at, columns, b, copied, needed, scratch);
         copied = needed;
-        compute(arrays, at, b, false, row, rows, scratch);
+        if (part + 1 < parts.count()) {
+          read_ahead(arrays, at, columns, b, copied, rows_end(part + 1), scratch);
+        } else if (b + 1 < at.block_end) {
+          read_ahead(arrays, at, columns, b + 1, 0, rows_end(0), scratch);
+        }
+        compute(arrays, at, b, false, parts.begin(part), parts.size(part), scratch);
       }
     }
   }
@@ -429,33 +466,43 @@ class GroupedPlan final : public Plan {
                         problem().padding_mode);
   }
 
-  // For each output row, the rows of the kernel that meet the input, and the input rows to copy.
-  void list_rows(const Place& at, const Columns& columns, const Scratch& scratch) const {
+  // For each output row, the rows of the kernel that meet the input, and the input rows that they
+  // read. Those that `places` rows of the table or the copy are too few for come round again.
+  void list_rows(const Place& at, const Columns& columns, std::int64_t places,
+                 const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const Axis& height = p.axes[1];
+    const auto slot_of = [&](std::int64_t r, std::int64_t h) -> std::int32_t& {
+      return scratch.slots[r * height.stride + h * height.dilation];
+    };
     std::fill_n(scratch.slots, row_span(at.rows), -1);
+    for (std::int64_t r = 0; r < at.rows; ++r) {
+      for (std::int64_t h = 0; h < height.kernel; ++h) slot_of(r, h) = 0;
+    }
     std::int32_t slots = 0;
+    for (std::int64_t i = 0; i < row_span(at.rows); ++i) {
+      if (scratch.slots[i] < 0) continue;
+      const std::int64_t row =
+          padded_index(at.row * height.stride - height.pad_before + i, height.in, p.padding_mode);
+      scratch.sources[slots] = row;
+      scratch.slots[i] = row < 0 ? -1 : slots++;
+    }
+    const std::int64_t pitch = copy_tiles_ ? columns.pitch : columns.count;
     std::int32_t units = 0;
+    std::int32_t end = 0;
     for (std::int64_t r = 0; r < at.rows; ++r) {
       for (std::int64_t d = 0; d < p.axes[0].kernel; ++d) {
         if (input_depth(at, d) < 0) continue;
         for (std::int64_t h = 0; h < height.kernel; ++h) {
-          const std::int64_t relative = r * height.stride + h * height.dilation;
-          const std::int64_t row = padded_index(
-              at.row * height.stride - height.pad_before + relative, height.in, p.padding_mode);
-          if (row < 0) continue;
-          std::int32_t& slot = scratch.slots[relative];
-          if (slot < 0) {
-            scratch.sources[slots] = row;
-            slot = slots++;
-          }
-          scratch.units[units++] = {
-              static_cast<std::int32_t>(d * columns.depth_pixels + slot * columns.count),
-              static_cast<std::int32_t>(d * height.kernel + h)};
+          const std::int32_t slot = slot_of(r, h);
+          if (slot < 0) continue;
+          end = std::max(end, slot + 1);
+          scratch.units[units++] = {static_cast<std::int32_t>((d * places + slot % places) * pitch),
+                                    static_cast<std::int32_t>(d * height.kernel + h)};
         }
       }
       scratch.unit_ends[r] = units;
-      scratch.slot_ends[r] = slots;
+      scratch.slot_ends[r] = end;
     }
   }
 
@@ -465,90 +512,150 @@ class GroupedPlan final : public Plan {
     const ConvProblem& p = problem();
     const Axis& width = p.axes[2];
     const Strides& strides = arrays.x_strides;
-    const std::int32_t slots = scratch.slot_ends[at.rows - 1];
+    const std::int64_t slots = from_image ? scratch.slot_ends[at.rows - 1] : copied_rows();
     const bool zeros = p.padding_mode == PaddingMode::zeros;
     const std::int64_t first = zeros ? columns.first : 0;
     const std::int64_t last = zeros ? columns.last : columns.count;
     for (std::int64_t d = 0; d < p.axes[0].kernel; ++d) {
       const std::int64_t depth = input_depth(at, d);
       if (depth < 0) continue;
-      const T** pixel = scratch.pixels + d * columns.depth_pixels;
-      for (std::int32_t slot = 0; slot < slots; ++slot) {
-        const T* const copy = scratch.copy + d * columns.depth_pitch + slot * columns.pitch;
-        const T* const row = static_cast<const T*>(arrays.x) + at.image * strides.batch +
-                             depth * strides.axis[0] + scratch.sources[slot] * strides.axis[1];
+      const T** pixel =
+          scratch.pixels + d * (from_image ? most_slots(at.rows) : slots) * columns.count;
+      for (std::int64_t slot = 0; slot < slots; ++slot) {
+        const T* const copy = scratch.copy + (d * slots + slot) * columns.pitch;
+        const T* const row = from_image ? static_cast<const T*>(arrays.x) +
+                                              at.image * strides.batch + depth * strides.axis[0] +
+                                              scratch.sources[slot] * strides.axis[1]
+                                        : nullptr;
         pixel = std::fill_n(pixel, first, at.zeros);
         for (std::int64_t k = first; k < last; ++k) {
           *pixel++ = from_image ? row + padded_index(columns.start + k, width.in, p.padding_mode) *
                                             strides.axis[2]
-                                : copy + k * kChannelBlock;
+                                : copy + k * pixel_;
         }
         pixel = std::fill_n(pixel, columns.count - last, at.zeros);
       }
     }
   }
 
-  // Copies the slots [begin, end) of a block of channels.
-  void copy_rows(const ConvArrays& arrays, const Place& at, const Columns& columns,
-                 const Block& block, std::int32_t begin, std::int32_t end,
-                 const Scratch& scratch) const {
-    const ConvProblem& p = problem();
-    const Axis& width = p.axes[2];
+  // The columns of a copy that lie outside the input.
+  void clear_padding(const Columns& columns, const Scratch& scratch) const {
+    if (problem().padding_mode != PaddingMode::zeros) return;
+    const std::int64_t rows = problem().axes[0].kernel * copied_rows();
+    for (std::int64_t i = 0; i < rows; ++i) {
+      T* const row = scratch.copy + i * columns.pitch;
+      std::fill(row, row + columns.first * pixel_, T(0));
+      std::fill(row + columns.last * pixel_, row + columns.count * pixel_, T(0));
+    }
+  }
+
+  // Whether rows of a copy are transposed, inside the input.
+  bool transposes(const ConvArrays& arrays, const Columns& columns) const {
+    return problem().padding_mode == PaddingMode::zeros && arrays.x_strides.axis[2] == 1 &&
+           arrays.x_strides.channel != 1 && columns.first < columns.last;
+  }
+
+  // Calls visit(first element inside the input, its place in the copy, how many rows) for the slots
+  // [begin, end) of a block of channels, as many at a time as are one in the input and in the copy.
+  template <class Visit>
+  void for_each_run(const ConvArrays& arrays, const Place& at, const Columns& columns,
+                    std::int64_t block, std::int32_t begin, std::int32_t end,
+                    const Scratch& scratch, const Visit& visit) const {
+    const Axis& width = problem().axes[2];
     const Strides& strides = arrays.x_strides;
-    const bool zeros = p.padding_mode == PaddingMode::zeros;
-    const std::int64_t inside = columns.last - columns.first;
-    if (begin == end || (zeros && inside == 0)) return;
-    const bool plane = zeros && strides.axis[2] == 1 && strides.channel != 1;
-    const bool whole = inside == width.in && strides.axis[1] == width.in;
-    for (std::int64_t d = 0; d < p.axes[0].kernel; ++d) {
+    const std::int64_t places = copied_rows();
+    const bool joined = columns.last - columns.first == width.in && strides.axis[1] == width.in;
+    const auto source = [&](std::int32_t slot) { return scratch.sources[slot]; };
+    for (std::int64_t d = 0; d < problem().axes[0].kernel; ++d) {
       const std::int64_t depth = input_depth(at, d);
       if (depth < 0) continue;
       const T* const from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
-                            block.in_begin * strides.channel + depth * strides.axis[0];
-      T* const to = scratch.copy + d * columns.depth_pitch;
-      for (std::int32_t slot = begin; slot < end;) {
-        const std::int64_t source = scratch.sources[slot];
-        const T* const row = from + source * strides.axis[1];
-        std::int32_t run = 1;
-        if (plane) {
-          while (whole && slot + run < end && scratch.sources[slot + run] == source + run) ++run;
-          TransposeArgs<T> args{};
-          args.from = row + columns.start + columns.first;
-          args.row_stride = strides.channel;
-          args.rows = block.in_channels;
-          args.padded_rows = ceil_div(block.in_channels, table_.lanes) * table_.lanes;
-          args.count = run * inside;
-          args.run = inside;
-          args.run_pitch = columns.pitch;
-          args.pitch = kChannelBlock;
-          args.to = to + slot * columns.pitch + columns.first * kChannelBlock;
-          table_.transpose(args);
-        } else {
-          PixelRowArgs<T> args{};
-          args.from = row;
-          args.channel_stride = strides.channel;
-          args.column_stride = strides.axis[2];
-          args.channels = block.in_channels;
-          args.column_in = width.in;
-          args.padding_mode = p.padding_mode;
-          args.phases = args.step = 1;
-          args.pitch = kChannelBlock;
-          args.start = columns.start;
-          args.count = columns.count;
-          args.first = columns.first;
-          args.last = columns.last;
-          args.to = to + slot * columns.pitch;
-          if (zeros) {
-            args.start += columns.first;
-            args.count = args.last = inside;
-            args.first = 0;
-            args.to += columns.first * kChannelBlock;
-          }
-          table_.pixel_row(args);
+                            blocks_[static_cast<std::size_t>(block)].in_begin * strides.channel +
+                            depth * strides.axis[0];
+      std::int32_t run = 1;
+      for (std::int32_t slot = begin; slot < end; slot += run) {
+        const std::int64_t place = slot % places;
+        run = 1;
+        while (joined && slot + run < end && place + run < places &&
+               source(slot + run) == source(slot) + run) {
+          ++run;
         }
-        slot += run;
+        visit(from + source(slot) * strides.axis[1],
+              scratch.copy + (d * places + place) * columns.pitch, run);
       }
     }
+  }
+
+  void read_ahead(const ConvArrays& arrays, const Place& at, const Columns& columns,
+                  std::int64_t block, std::int32_t begin, std::int32_t end,
+                  const Scratch& scratch) const {
+    if (!transposes(arrays, columns)) return;
+    const std::int64_t channels = blocks_[static_cast<std::size_t>(block)].in_channels;
+    const std::int64_t inside = columns.last - columns.first;
+    constexpr std::int64_t line = kAlignment / std::int64_t(sizeof(T));
+    for_each_run(arrays, at, columns, block, begin, end, scratch,
+                 [&](const T* row, T*, std::int64_t run) {
+                   const T* from = row + columns.start + columns.first;
+                   for (std::int64_t c = 0; c < channels; ++c, from += arrays.x_strides.channel) {
+                     for (std::int64_t i = 0; i < run * inside; i += line) {
+                       __builtin_prefetch(from + i, 0, 2);
+                     }
+                   }
+                 });
+  }
+
+  // Copies the slots [begin, end) of a block of channels.
+  void copy_rows(const ConvArrays& arrays, const Place& at, const Columns& columns,
+                 std::int64_t block, std::int32_t begin, std::int32_t end,
+                 const Scratch& scratch) const {
+    const ConvProblem& p = problem();
+    const Strides& strides = arrays.x_strides;
+    const bool zeros = p.padding_mode == PaddingMode::zeros;
+    const std::int64_t inside = columns.last - columns.first;
+    const std::int64_t channels = blocks_[static_cast<std::size_t>(block)].in_channels;
+    if (zeros && inside == 0) return;
+    const bool transposed = transposes(arrays, columns);
+    for_each_run(arrays, at, columns, block, begin, end, scratch,
+                 [&](const T* row, T* to, std::int64_t run) {
+                   if (transposed) {
+                     TransposeArgs<T> args{};
+                     args.from = row + columns.start + columns.first;
+                     args.row_stride = strides.channel;
+                     args.rows = channels;
+                     args.padded_rows = ceil_div(channels, table_.lanes) * table_.lanes;
+                     args.count = run * inside;
+                     args.run = inside;
+                     args.run_pitch = columns.pitch;
+                     args.pitch = pixel_;
+                     args.to = to + columns.first * pixel_;
+                     table_.transpose(args);
+                     return;
+                   }
+                   PixelRowArgs<T> args{};
+                   args.channel_stride = strides.channel;
+                   args.column_stride = strides.axis[2];
+                   args.channels = channels;
+                   args.column_in = p.axes[2].in;
+                   args.padding_mode = p.padding_mode;
+                   args.phases = args.step = 1;
+                   args.pitch = pixel_;
+                   args.start = columns.start;
+                   args.count = columns.count;
+                   args.first = columns.first;
+                   args.last = columns.last;
+                   args.to = to;
+                   if (zeros) {
+                     args.start += columns.first;
+                     args.count = args.last = inside;
+                     args.first = 0;
+                     args.to += columns.first * pixel_;
+                   }
+                   for (std::int64_t i = 0; i < run; ++i) {
+                     args.from = row + i * strides.axis[1];
+                     table_.pixel_row(args);
+                     args.to += columns.pitch;
+                   }
+                 });
   }
 
   // Output rows [row, row + rows) of the place, of all vectors of a block.
@@ -594,16 +701,18 @@ class GroupedPlan final : public Plan {
     const std::int64_t phases = std::min(width_.spacing, at.columns);
     for (std::int64_t phase = 0; phase < phases; ++phase) {
       const std::int64_t count = ceil_div(at.columns - phase, width_.spacing);
-      const Split tiles = Split::by_limit(count, table_.grouped_columns);
+      const Split tiles = Split::by_limit(count, tile_columns());
       for (std::int64_t t = 0; t < tiles.count(); ++t) {
         const std::int64_t column = phase + tiles.begin(t) * width_.spacing;
         const std::int64_t size = tiles.size(t);
         args.pixels = scratch.pixels + column * width.stride;
+        args.copy = scratch.copy + column * width.stride * pixel_;
         if (end.residual) args.end.residual = end.residual + column * end.residual_column;
         args.end.out = end.out + column * end.out_column;
-        const bool known = vector.shape >= 0 && size >= table_.grouped_fewest;
-        const auto tile = known ? table_.grouped[vector.shape][size - 1]
-                                : table_.grouped_any[static_cast<int>(vector.spread)][size - 1];
+        const auto known = vector.shape < 0 ? nullptr : table_.grouped[vector.shape][size - 1];
+        const auto tile = copy_tiles_ ? copy_tiles_[size - 1]
+                          : known ? known
+                                  : table_.grouped_any[static_cast<int>(vector.spread)][size - 1];
         tile(args);
       }
     }
@@ -626,6 +735,9 @@ class GroupedPlan final : public Plan {
   }
 
   const KernelTable<T>& table_;
+  const GroupedTile<T>* copy_tiles_ = nullptr;
+  std::int64_t pixel_ = kChannelBlock;  // elements of a copied pixel
+  std::int64_t part_rows_ = 1;          // of outputs for which rows are copied at a time
   TileAxis width_;
   int most_threads_;
   std::vector<Block> blocks_;
@@ -639,11 +751,14 @@ class GroupedPlan final : public Plan {
   Split columns_;
 };
 
+// Whether vectors have 32 bytes, which come with 16 registers.
+bool has_short_vectors() { return kernels<float>().lanes == 8; }
+
 // Whether lanes of pixels, which read planes where they stand, are better for depthwise layers than
 // changing their layout. From the nanoseconds per 16 outputs that both took, on planes of 20 to 112
 // columns under kernels of 3 to 7 taps a side. Both give the same bits, so that the choice may
-// depend on the vectors: those of 32 bytes come with too few registers for the weights of more than
-// 3 taps a side, and pixels as lanes took 1.1 to 2 times as long on planes of fewer columns.
+// depend on the vectors: with short ones it is strips of 3x3 planes and long rows that gain, others
+// take 1.1 to 4 times as long.
 bool pixels_pay(const ConvProblem& p) {
   const Axis& height = p.axes[1];
   const Axis& width = p.axes[2];
@@ -652,10 +767,11 @@ bool pixels_pay(const ConvProblem& p) {
   const bool plane =
       square && (undilated || width.stride == 1) && p.padding_mode == PaddingMode::zeros;
   if (width.out < 1) return false;
-  const std::int64_t vector_bytes = kernels<float>().lanes * std::int64_t(sizeof(float));
-  if (vector_bytes == 32 && square && width.kernel > 3) {
-    const std::int64_t fewest = !undilated ? 40 : width.stride == 1 && width.kernel == 5 ? 90 : 52;
-    if (width.out < fewest) return false;
+  if (has_short_vectors()) {
+    if (height.out == 1) return width.stride <= 2 && width.out >= 60 * (4 + p.taps());
+    if (p.taps() == 1) return width.stride == 1 && width.out >= 48;
+    if (!plane || width.kernel != 3 || width.stride > 2) return false;
+    return undilated ? width.out >= 12 : height.dilation >= 8 && width.out >= 24;
   }
   const auto whole = static_cast<double>(ceil_div(width.out, 16) * 16);
   if (plane && width.kernel == 3 && width.stride <= 2) {
@@ -708,7 +824,9 @@ bool grouped_pays(const ConvProblem& p) {
   const std::int64_t out_channels = most_out_channels(p);
   if (p.groups.size() < 2) return false;
   if (in_channels == 1 && p.channels_last) {
-    return out_channels == 1 && (width.kernel >= 6 || (width.kernel == 5 && width.out <= 20));
+    if (out_channels != 1) return false;
+    if (has_short_vectors()) return width.kernel >= 8 || (width.kernel == 7 && width.out <= 20);
+    return width.kernel >= 6 || (width.kernel == 5 && width.out <= 20);
   }
   if (in_channels == 1 && out_channels <= 4) {
     if (p.out_channels < 12) return false;

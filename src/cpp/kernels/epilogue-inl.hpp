@@ -262,36 +262,53 @@ template <class T, class Function>
   }
 }
 
-// A square of sums in registers: its rows are contiguous, and have one bias each.
+// The same of rows that are next to each other in the output, with biases of the columns: squares
+// of the sums change rows and columns in registers.
 template <class T, class Function>
-static inline void epilogue_square(const EpilogueArgs<T>& args,
-                                   const Vec<T> (&sums)[Vec<T>::lanes]) {
+[[gnu::noinline]] static void epilogue_turned(const EpilogueArgs<T>& args) {
   using V = Vec<T>;
+  constexpr std::int64_t lanes = V::lanes;
   const Function activation(args.activation);
-  const T no_bias = -T(0);
-  const T* bias = args.bias ? args.bias : &no_bias;
-  const std::int64_t bias_row = args.bias ? args.bias_row : 0;
-  const T* residual = args.residual;
-  T* out = args.out;
-  if (args.columns == V::lanes && args.rows == V::lanes && !residual) {
+  for (std::int64_t j = 0; j < args.columns; j += lanes) {
+    const std::int64_t columns = at_most(lanes, args.columns - j);
+    const auto mask = V::mask_range(0, static_cast<int>(columns));
+    const V bias = args.bias ? V::load_or_zero(mask, args.bias + j) : V::broadcast(-T(0));
+    const T* from = args.acc + j;
+    const T* residual = args.residual ? args.residual + j * args.residual_column : nullptr;
+    T* out = args.out + j * args.out_column;
+    std::int64_t most = first_columns(out, args.out_column, args.rows);
+    for (std::int64_t i = 0; i < args.rows; i += most, most = lanes) {
+      most = at_most(most, args.rows - i);
+      V m[lanes];
+      const bool whole = columns == lanes && most == lanes;
+      if (whole) {
 #pragma GCC unroll 16
-    for (int r = 0; r < V::lanes; ++r) {
-      activation(sums[r] + V::broadcast(bias[r * bias_row])).store(out);
-      out += args.out_row;
-    }
-    return;
-  }
-  const auto mask = V::mask_range(0, static_cast<int>(args.columns));
+        for (int r = 0; r < lanes; ++r) m[r] = V::load(from + r * args.acc_row) + bias;
+      } else {
 #pragma GCC unroll 16
-  for (int r = 0; r < V::lanes; ++r) {
-    if (r >= args.rows) break;
-    V v = sums[r] + V::broadcast(bias[r * bias_row]);
-    if (residual) {
-      v = v + V::load_or_zero(mask, residual);
-      residual += args.residual_row;
+        for (int r = 0; r < lanes; ++r) {
+          m[r] = r < most ? V::load_or_zero(mask, from + r * args.acc_row) + bias : V::zero();
+        }
+      }
+      from += most * args.acc_row;
+      V::transpose(m);
+      if (whole && !residual) {
+#pragma GCC unroll 16
+        for (int c = 0; c < lanes; ++c) activation(m[c]).store(out + c * args.out_column);
+      } else {
+        const auto pixels = V::mask_range(0, static_cast<int>(most));
+#pragma GCC unroll 16
+        for (int c = 0; c < lanes; ++c) {
+          if (c == columns) break;
+          if (residual) {
+            m[c] = m[c] + V::load_or_zero(pixels, residual + c * args.residual_column);
+          }
+          activation(m[c]).store(pixels, out + c * args.out_column);
+        }
+        if (residual) residual += most;
+      }
+      out += most;
     }
-    activation(v).store(mask, out);
-    out += args.out_row;
   }
 }
 
@@ -300,8 +317,12 @@ template <class T, class Function>
 static void epilogue_transposed(const EpilogueArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t lanes = V::lanes;
-  const bool dense =
-      args.out_row == 1 && args.bias_row == 0 && (!args.residual || args.residual_row == 1);
+  if constexpr (Function::kShort) {
+    if (args.out_row == 1 && (!args.bias || (args.bias_row == 0 && args.bias_column == 1)) &&
+        (!args.residual || args.residual_row == 1)) {
+      return epilogue_turned<T, Function>(args);
+    }
+  }
   T turned[lanes * lanes];
   EpilogueArgs<T> square = args;
   square.acc = turned;
@@ -336,10 +357,6 @@ static void epilogue_transposed(const EpilogueArgs<T>& args) {
         square.residual = args.residual + i * args.residual_row + j * args.residual_column;
       }
       square.out = args.out + i * args.out_row + j * args.out_column;
-      if (Function::kShort && dense) {
-        epilogue_square<T, Function>(square, m);
-        continue;
-      }
 #pragma GCC unroll 16
       for (int r = 0; r < lanes; ++r) m[r].store(turned + r * lanes);
       epilogue_with<T, Function>(square);

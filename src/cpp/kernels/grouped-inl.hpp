@@ -227,11 +227,44 @@ void grouped_any_tile(const GroupedArgs<T>& args) {
   }
 }
 
+// The pixels of a copy stand one after another: multiply-adds read them where they are, one load
+// each, where weights in memory or pixels that a table lists would take more.
+constexpr bool kCopyTiles = PYCONV_VECTOR_REGISTERS == 16;
+
+template <class T, int kStep, int kColumns>
+void grouped_copy_tile(const GroupedArgs<T>& args) {
+  using V = Vec<T>;
+  const TapRow* unit = args.units + args.first_unit;
+  const std::int64_t step = (kStep > 0 ? kStep : args.column_step) * V::lanes;
+  const std::int64_t tap_step = args.tap_step * V::lanes;
+  for (std::int64_t r = 0; r < args.rows; ++r) {
+    V sum[kColumns];
+#pragma GCC unroll 14
+    for (int p = 0; p < kColumns; ++p) sum[p] = V::zero();
+    for (const TapRow* const end = args.units + args.unit_ends[r]; unit != end; ++unit) {
+      const T* from = args.copy + unit->offset;
+      const T* weights = args.weights + unit->tap * args.size * V::lanes;
+      for (const T* const last = weights + args.size * V::lanes; weights != last;
+           weights += V::lanes, from += tap_step) {
+        const V weight = V::load(weights);
+        const T* pixel = from;
+#pragma GCC unroll 14
+        for (int p = 0; p < kColumns; ++p, pixel += step) {
+          sum[p] = V::fma(weight, V::load(pixel), sum[p]);
+        }
+      }
+    }
+    end_grouped(args, r, sum);
+  }
+}
+
 template <class T, int kIndex, int kColumns>
 constexpr void fill_grouped_shape(KernelTable<T>& table) {
   constexpr GroupedShape kShape = kGroupedShapes[kIndex];
-  table.grouped[kIndex][kColumns - 1] =
-      grouped_tile<T, kShape.channels, kShape.size, kShape.step, kColumns>;
+  if constexpr (kShape.channels > 1 || !kCopyTiles) {
+    table.grouped[kIndex][kColumns - 1] =
+        grouped_tile<T, kShape.channels, kShape.size, kShape.step, kColumns>;
+  }
   if constexpr (kColumns > kFewestGroupedColumns) {
     fill_grouped_shape<T, kIndex, kColumns - 1>(table);
   } else if constexpr (kIndex + 1 < kGroupedShapeCount) {
@@ -250,12 +283,22 @@ constexpr void fill_grouped_any(KernelTable<T>& table) {
   if constexpr (kColumns > 1) fill_grouped_any<T, kColumns - 1>(table);
 }
 
+template <class T, int kStep = kGroupedCopyStep, int kColumns = kMostGroupedColumns>
+constexpr void fill_grouped_copy(KernelTable<T>& table) {
+  table.grouped_copy[kStep][kColumns - 1] = grouped_copy_tile<T, kStep, kColumns>;
+  if constexpr (kColumns > 1) {
+    fill_grouped_copy<T, kStep, kColumns - 1>(table);
+  } else if constexpr (kStep > 0) {
+    fill_grouped_copy<T, kStep - 1>(table);
+  }
+}
+
 template <class T>
 constexpr void fill_grouped(KernelTable<T>& table) {
   table.grouped_columns = kGroupedColumns;
-  table.grouped_fewest = kFewestGroupedColumns;
   fill_grouped_shape<T, 0, kGroupedColumns>(table);
   fill_grouped_any<T>(table);
+  if constexpr (kCopyTiles) fill_grouped_copy<T>(table);
 }
 
 }  // namespace pyconv::PYCONV_ISA

@@ -550,10 +550,12 @@ struct TapRow {
 //                     pixels[unit.offset + p * column_step + w * tap_step][X(i, lane)], sum(r, p))
 // over unit, w, i that starts at +0, where X is channel + lane (same), channel + spread[i * lanes +
 // lane] (permuted) or channel + i (broadcast). May read whole vectors. Ends as `end` says for
-// lane < lanes.
+// lane < lanes. Tiles of copies have groups of one channel, and instead of the pixels at an offset
+//     copy[unit.offset + (p * column_step + w * tap_step) * lanes + lane]
 template <class T>
 struct GroupedArgs {
   const T* const* pixels;
+  const T* copy;
   std::int64_t channel;
   const TapRow* units;
   const std::int32_t* unit_ends;
@@ -571,6 +573,9 @@ struct GroupedArgs {
 
 template <class T>
 using GroupedTile = void (*)(const GroupedArgs<T>& args);
+
+// Tiles of copies know the column steps up to this one; index 0 is for any.
+inline constexpr int kGroupedCopyStep = 2;
 
 // Winograd F(m, r) with m + r - 1 = 6, along both axes or along one of them: a tile of 6 x 6, 1 x 6
 // or 6 x 1 input pixels becomes as many points, which are multiplied and summed over input channels
@@ -754,12 +759,13 @@ struct KernelTable {
   void (*depthwise_channels[kDepthwiseShapeCount][kMaxDepthwiseChannelRows])(
       const DepthwiseChannelsArgs<T>&);
 
-  // Largest columns of a tile, and smallest where the kernel knows the shape; [shape][columns - 1],
-  // and for any shape [spread][columns - 1].
+  // Most columns of a tile of listed pixels; [shape][columns - 1], null where they are few or the
+  // shape is for tiles of copies, and for any shape [spread][columns - 1]; and tiles of copies of up
+  // to kMostGroupedColumns, [step][columns - 1], null where registers are many.
   std::int64_t grouped_columns;
-  std::int64_t grouped_fewest;
   GroupedTile<T> grouped[kGroupedShapeCount][kMostGroupedColumns];
   GroupedTile<T> grouped_any[kGroupedSpreads][kMostGroupedColumns];
+  GroupedTile<T> grouped_copy[kGroupedCopyStep + 1][kMostGroupedColumns];
 
   // to[i] = from[i * step] for i < count; reads nothing else.
   void (*copy_strided)(std::int64_t count, const T* from, std::int64_t step, T* to);

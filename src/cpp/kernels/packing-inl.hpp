@@ -10,9 +10,6 @@
 
 namespace pyconv::PYCONV_ISA {
 
-static inline std::int64_t at_least(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
-static inline std::int64_t at_most(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-
 // The position of one unit in the accumulation order.
 struct Unit {
   std::int64_t channel_begin;
@@ -215,11 +212,17 @@ static inline void transpose_rows(const TransposeArgs<T>& args) {
         }
       }
       V::transpose(m);
-      if (whole && in_run + lanes < args.run && begin == 0 && columns == lanes) {
+      const std::int64_t left = args.run - in_run;
+      if (whole && begin == 0 && columns == lanes && left + args.run >= lanes) {
+        if (left > lanes) {
 #pragma GCC unroll 16
-        for (int i = 0; i < lanes; ++i) m[i].store(to + i * args.pitch);
+          for (int i = 0; i < lanes; ++i) m[i].store(to + i * args.pitch);
+        } else {
+#pragma GCC unroll 16
+          for (int i = 0; i < lanes; ++i) m[i].store(to + i * args.pitch + (i < left ? 0 : gap));
+        }
         to += lanes * args.pitch;
-        in_run += lanes;
+        for (in_run += lanes; in_run >= args.run; in_run -= args.run) to += gap;
         continue;
       }
 #pragma GCC unroll 16

@@ -4,6 +4,9 @@
 
 namespace pyconv::PYCONV_ISA {
 
+static inline std::int64_t at_least(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+static inline std::int64_t at_most(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
 // Lanes [begin, end) read p[4 * lane], others keep `rest`: a fraction of a gather's time.
 template <class T>
 static inline Vec<T> load_every_fourth(Vec<T> rest, int begin, int end, const T* p) {
