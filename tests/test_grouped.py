@@ -118,6 +118,21 @@ def test_copied_rows_take_the_place_of_others(
         check(image(2, channels, channels, 26, 600, kernel=kernel, **more))
 
 
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "sizes"),
+    [((512, 1), (1000, 1), (512000, 14)), ((4, 3), (700, 1), (2200, 254)), ((7, 7), 1, (9999, 56))],
+    ids=str,
+)
+def test_workspace_does_not_grow_with_dilation_or_height(
+    kernel: Any, dilation: Any, sizes: Any
+) -> None:
+    layer = pyconv.Conv2d(
+        16, 16, kernel, dilation=dilation, groups=16, bias=False, algorithm="grouped"
+    )
+    plan = layer.plan((1, 16, *sizes))
+    assert plan.workspace_bytes < plan.threads * 2**22
+
+
 def test_uneven_groups(data_format: str) -> None:
     pairs = [(1, 1), (1, 1), (4, 4), (4, 4), (3, 5), (16, 2), (2, 18), (1, 1)]
     weights = [(outputs, inputs, 3, 3) for inputs, outputs in pairs]

@@ -13,8 +13,12 @@
 //
 // in which padding is a pixel of zeros. Where channels are next to each other in the image, these
 // are its own pixels; else blocks of channels, whole groups of them, are copied to scratch in
-// squares that registers transpose, and sums go back likewise. The copy serves every tap. No lane
-// idles at the end of a row, however narrow the planes are.
+// squares that registers transpose, and sums go back likewise. The copy serves every tap, and its
+// rows take each other's places as outputs go down the image. No lane idles at the end of a row,
+// however narrow the planes are.
+//
+// With few registers, the pixels of depthwise layers are always copied, padding as well, and
+// kernels do without the table.
 #include <algorithm>
 
 #include "algorithms/common.hpp"
@@ -28,8 +32,8 @@
 namespace pyconv {
 namespace {
 
-// Of a block's copy, which with its sums should stay in an L2 cache, and what even one row of a few
-// pixels may take.
+// Of a block's copy, which with its sums should stay in an L2 cache, and what the input under one
+// row of a few outputs may take.
 constexpr std::int64_t kCopyBytes = 256 << 10;
 constexpr std::int64_t kMostCopyBytes = 2 << 20;
 
@@ -345,15 +349,19 @@ class GroupedPlan final : public Plan {
       columns = std::max<std::int64_t>(kMostGroupedColumns, columns / 2);
     }
     columns_ = Split::by_limit(width.out, columns);
-    columns = std::max<std::int64_t>(1, columns_.largest());
+    columns = columns_.largest();
     std::int64_t rows = 1;
+    const bool near = copy_tiles_ && bytes_of(row_span(1), columns) <= kCopyBytes;
     while (rows < height.out && rows < kMostRows &&
-           (copy_tiles_ || bytes_of(most_slots(rows + 1), columns) <= kCopyBytes)) {
+           (near || bytes_of(most_slots(rows + 1), columns) <= kCopyBytes)) {
       ++rows;
     }
     rows_ = Split::by_limit(height.out, rows);
-    part_rows_ = std::max<std::int64_t>(1, kMostPixels / columns);
-    while (part_rows_ > 1 && bytes_of(copied_rows(), columns) > kNearBytes) --part_rows_;
+    part_rows_ = std::max<std::int64_t>(1, kMostPixels / std::max<std::int64_t>(1, columns));
+    while (part_rows_ > 1 && (bytes_of(most_slots(part_rows_), columns) > kNearBytes ||
+                              bytes_of(copied_rows(), columns) > kCopyBytes)) {
+      --part_rows_;
+    }
   }
 
   Blocking blocking(int threads) const {
@@ -441,21 +449,15 @@ class GroupedPlan final : public Plan {
       list_pixels(arrays, at, columns, false, scratch);
     }
     const Split parts = Split::by_limit(at.rows, part_rows_);
-    const auto rows_end = [&](std::int64_t part) {
-      return scratch.slot_ends[parts.begin(part) + parts.size(part) - 1];
-    };
     for (; b < at.block_end; ++b) {
       std::int32_t copied = 0;
       for (std::int64_t part = 0; part < parts.count(); ++part) {
-        const std::int32_t needed = rows_end(part);
+        const std::int64_t row = parts.begin(part);
+        const std::int64_t rows = parts.size(part);
+        const std::int32_t needed = scratch.slot_ends[row + rows - 1];
         copy_rows(arrays, at, columns, b, copied, needed, scratch);
         copied = needed;
-        if (part + 1 < parts.count()) {
-          read_ahead(arrays, at, columns, b, copied, rows_end(part + 1), scratch);
-        } else if (b + 1 < at.block_end) {
-          read_ahead(arrays, at, columns, b + 1, 0, rows_end(0), scratch);
-        }
-        compute(arrays, at, b, false, parts.begin(part), parts.size(part), scratch);
+        compute(arrays, at, b, false, row, rows, scratch);
       }
     }
   }
@@ -467,7 +469,7 @@ class GroupedPlan final : public Plan {
   }
 
   // For each output row, the rows of the kernel that meet the input, and the input rows that they
-  // read. Those that `places` rows of the table or the copy are too few for come round again.
+  // read: slots, of which number n takes row n % places of the table or the copy.
   void list_rows(const Place& at, const Columns& columns, std::int64_t places,
                  const Scratch& scratch) const {
     const ConvProblem& p = problem();
@@ -549,113 +551,73 @@ class GroupedPlan final : public Plan {
     }
   }
 
-  // Whether rows of a copy are transposed, inside the input.
-  bool transposes(const ConvArrays& arrays, const Columns& columns) const {
-    return problem().padding_mode == PaddingMode::zeros && arrays.x_strides.axis[2] == 1 &&
-           arrays.x_strides.channel != 1 && columns.first < columns.last;
-  }
-
-  // Calls visit(first element inside the input, its place in the copy, how many rows) for the slots
-  // [begin, end) of a block of channels, as many at a time as are one in the input and in the copy.
-  template <class Visit>
-  void for_each_run(const ConvArrays& arrays, const Place& at, const Columns& columns,
-                    std::int64_t block, std::int32_t begin, std::int32_t end,
-                    const Scratch& scratch, const Visit& visit) const {
-    const Axis& width = problem().axes[2];
-    const Strides& strides = arrays.x_strides;
-    const std::int64_t places = copied_rows();
-    const bool joined = columns.last - columns.first == width.in && strides.axis[1] == width.in;
-    const auto source = [&](std::int32_t slot) { return scratch.sources[slot]; };
-    for (std::int64_t d = 0; d < problem().axes[0].kernel; ++d) {
-      const std::int64_t depth = input_depth(at, d);
-      if (depth < 0) continue;
-      const T* const from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
-                            blocks_[static_cast<std::size_t>(block)].in_begin * strides.channel +
-                            depth * strides.axis[0];
-      std::int32_t run = 1;
-      for (std::int32_t slot = begin; slot < end; slot += run) {
-        const std::int64_t place = slot % places;
-        run = 1;
-        while (joined && slot + run < end && place + run < places &&
-               source(slot + run) == source(slot) + run) {
-          ++run;
-        }
-        visit(from + source(slot) * strides.axis[1],
-              scratch.copy + (d * places + place) * columns.pitch, run);
-      }
-    }
-  }
-
-  void read_ahead(const ConvArrays& arrays, const Place& at, const Columns& columns,
-                  std::int64_t block, std::int32_t begin, std::int32_t end,
-                  const Scratch& scratch) const {
-    if (!transposes(arrays, columns)) return;
-    const std::int64_t channels = blocks_[static_cast<std::size_t>(block)].in_channels;
-    const std::int64_t inside = columns.last - columns.first;
-    constexpr std::int64_t line = kAlignment / std::int64_t(sizeof(T));
-    for_each_run(arrays, at, columns, block, begin, end, scratch,
-                 [&](const T* row, T*, std::int64_t run) {
-                   const T* from = row + columns.start + columns.first;
-                   for (std::int64_t c = 0; c < channels; ++c, from += arrays.x_strides.channel) {
-                     for (std::int64_t i = 0; i < run * inside; i += line) {
-                       __builtin_prefetch(from + i, 0, 2);
-                     }
-                   }
-                 });
-  }
-
   // Copies the slots [begin, end) of a block of channels.
   void copy_rows(const ConvArrays& arrays, const Place& at, const Columns& columns,
                  std::int64_t block, std::int32_t begin, std::int32_t end,
                  const Scratch& scratch) const {
     const ConvProblem& p = problem();
+    const Axis& width = p.axes[2];
+    const Block& from_block = blocks_[static_cast<std::size_t>(block)];
     const Strides& strides = arrays.x_strides;
     const bool zeros = p.padding_mode == PaddingMode::zeros;
     const std::int64_t inside = columns.last - columns.first;
-    const std::int64_t channels = blocks_[static_cast<std::size_t>(block)].in_channels;
     if (zeros && inside == 0) return;
-    const bool transposed = transposes(arrays, columns);
-    for_each_run(arrays, at, columns, block, begin, end, scratch,
-                 [&](const T* row, T* to, std::int64_t run) {
-                   if (transposed) {
-                     TransposeArgs<T> args{};
-                     args.from = row + columns.start + columns.first;
-                     args.row_stride = strides.channel;
-                     args.rows = channels;
-                     args.padded_rows = ceil_div(channels, table_.lanes) * table_.lanes;
-                     args.count = run * inside;
-                     args.run = inside;
-                     args.run_pitch = columns.pitch;
-                     args.pitch = pixel_;
-                     args.to = to + columns.first * pixel_;
-                     table_.transpose(args);
-                     return;
-                   }
-                   PixelRowArgs<T> args{};
-                   args.channel_stride = strides.channel;
-                   args.column_stride = strides.axis[2];
-                   args.channels = channels;
-                   args.column_in = p.axes[2].in;
-                   args.padding_mode = p.padding_mode;
-                   args.phases = args.step = 1;
-                   args.pitch = pixel_;
-                   args.start = columns.start;
-                   args.count = columns.count;
-                   args.first = columns.first;
-                   args.last = columns.last;
-                   args.to = to;
-                   if (zeros) {
-                     args.start += columns.first;
-                     args.count = args.last = inside;
-                     args.first = 0;
-                     args.to += columns.first * pixel_;
-                   }
-                   for (std::int64_t i = 0; i < run; ++i) {
-                     args.from = row + i * strides.axis[1];
-                     table_.pixel_row(args);
-                     args.to += columns.pitch;
-                   }
-                 });
+    const bool transposed = zeros && strides.axis[2] == 1 && strides.channel != 1;
+    const bool joined = transposed && inside == width.in && strides.axis[1] == width.in;
+    const std::int64_t places = copied_rows();
+    const auto source = [&](std::int32_t slot) { return scratch.sources[slot]; };
+    for (std::int64_t d = 0; d < p.axes[0].kernel; ++d) {
+      const std::int64_t depth = input_depth(at, d);
+      if (depth < 0) continue;
+      const T* const from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
+                            from_block.in_begin * strides.channel + depth * strides.axis[0];
+      for (std::int32_t slot = begin, run = 1; slot < end; slot += run) {
+        const std::int64_t place = slot % places;
+        const T* const row = from + source(slot) * strides.axis[1];
+        T* const to = scratch.copy + (d * places + place) * columns.pitch;
+        run = 1;
+        if (transposed) {
+          // Rows that are one in the input and in the copy.
+          while (joined && slot + run < end && place + run < places &&
+                 source(slot + run) == source(slot) + run) {
+            ++run;
+          }
+          TransposeArgs<T> args{};
+          args.from = row + columns.start + columns.first;
+          args.row_stride = strides.channel;
+          args.rows = from_block.in_channels;
+          args.padded_rows = ceil_div(from_block.in_channels, table_.lanes) * table_.lanes;
+          args.count = run * inside;
+          args.run = inside;
+          args.run_pitch = columns.pitch;
+          args.pitch = pixel_;
+          args.to = to + columns.first * pixel_;
+          table_.transpose(args);
+          continue;
+        }
+        PixelRowArgs<T> args{};
+        args.from = row;
+        args.channel_stride = strides.channel;
+        args.column_stride = strides.axis[2];
+        args.channels = from_block.in_channels;
+        args.column_in = width.in;
+        args.padding_mode = p.padding_mode;
+        args.phases = args.step = 1;
+        args.pitch = pixel_;
+        args.start = columns.start;
+        args.count = columns.count;
+        args.first = columns.first;
+        args.last = columns.last;
+        args.to = to;
+        if (zeros) {
+          args.start += columns.first;
+          args.count = args.last = inside;
+          args.first = 0;
+          args.to += columns.first * pixel_;
+        }
+        table_.pixel_row(args);
+      }
+    }
   }
 
   // Output rows [row, row + rows) of the place, of all vectors of a block.

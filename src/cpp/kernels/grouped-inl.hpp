@@ -261,6 +261,7 @@ void grouped_copy_tile(const GroupedArgs<T>& args) {
 template <class T, int kIndex, int kColumns>
 constexpr void fill_grouped_shape(KernelTable<T>& table) {
   constexpr GroupedShape kShape = kGroupedShapes[kIndex];
+  // Depthwise layers have tiles of copies instead; among other groups, tiles for any shape do.
   if constexpr (kShape.channels > 1 || !kCopyTiles) {
     table.grouped[kIndex][kColumns - 1] =
         grouped_tile<T, kShape.channels, kShape.size, kShape.step, kColumns>;
