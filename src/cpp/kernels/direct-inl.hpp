@@ -165,10 +165,10 @@ static inline void pad_row(const PadPlaneArgs<T>& args, const PadPhase& phase, c
 
 // The elements that a phase and the one after it both have inside the plane.
 static inline std::int64_t common_first(const PadPhase* phase) {
-  return phase[0].first > phase[1].first ? phase[0].first : phase[1].first;
+  return at_least(phase[0].first, phase[1].first);
 }
 static inline std::int64_t common_last(const PadPhase* phase) {
-  return phase[0].last < phase[1].last ? phase[0].last : phase[1].last;
+  return at_most(phase[0].last, phase[1].last);
 }
 
 // Whether a phase and the one after it are neighbouring columns of the same rows, as two phases of
