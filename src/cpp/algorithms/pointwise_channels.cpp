@@ -39,7 +39,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
     pixels_ = std::clamp<std::int64_t>(kBlockBytes / std::max(in_bytes, out_bytes), 1, kMostPixels);
     pixels_ = std::max(pixels_, std::min(kFewestPixels, kMostBlockBytes / in_bytes));
     pitch_ = in_bytes / element;
-    if (shares_a_set<T>(pitch_)) pitch_ += kAlignment / element;
+    if (in_bytes % kCrowdingBytes == 0) pitch_ += kAlignment / element;
   }
 
   std::string name() const override { return "pointwise"; }
@@ -193,7 +193,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
     reading.by_rows = !x;
     reading.x_step = x ? *x : steps.axis[2];
     const bool short_rows = !x && ends_flat && p.axes[2].out <= kShortRow;
-    reading.in_place = steps.channel == 1 && !shares_a_set<T>(reading.x_step) && !short_rows;
+    reading.in_place = steps.channel == 1 && !short_rows;
     reading.flat = ends_flat && (x || !reading.in_place);
     reading.out_step = reading.flat ? *out : arrays.out_strides.axis[2];
     reading.residual_step = reading.flat && residual ? *residual : arrays.residual_strides.axis[2];

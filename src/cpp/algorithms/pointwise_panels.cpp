@@ -16,7 +16,7 @@ namespace pyconv {
 namespace {
 
 // What a task touches between two passes over its weights: see im2col_gemm.cpp.
-constexpr std::int64_t kPanelBytes = 128 << 10;
+constexpr std::int64_t kPanelBytes = 192 << 10;
 constexpr std::int64_t kSumsBytes = 256 << 10;
 constexpr std::int64_t kMostSumsBytes = 1 << 20;  // that only the epilogue reads
 constexpr std::int64_t kMostPixels = 1024;
