@@ -1,6 +1,6 @@
 // 1x1 convolution of channels-last images, whose lanes are output channels: a tile broadcasts its
-// pixels from where they stand. Pixels whose channels are not contiguous, that would share a set of
-// the L1 cache, or whose rows are short and far from each other, are copied first.
+// pixels from where they stand. Pixels whose channels are not contiguous are copied first, and
+// those of a strided image that would share a set of the L1 cache or whose rows are short.
 #include <algorithm>
 
 #include "algorithms/common.hpp"
@@ -192,8 +192,9 @@ class PointwiseChannelsPlan final : public RowsPlan {
     Reading reading;
     reading.by_rows = !x;
     reading.x_step = x ? *x : steps.axis[2];
-    const bool short_rows = !x && ends_flat && p.axes[2].out <= kShortRow;
-    reading.in_place = steps.channel == 1 && !short_rows;
+    const bool copies_rows =
+        !x && (shares_a_set<T>(reading.x_step) || (ends_flat && p.axes[2].out <= kShortRow));
+    reading.in_place = steps.channel == 1 && !copies_rows;
     reading.flat = ends_flat && (x || !reading.in_place);
     reading.out_step = reading.flat ? *out : arrays.out_strides.axis[2];
     reading.residual_step = reading.flat && residual ? *residual : arrays.residual_strides.axis[2];
