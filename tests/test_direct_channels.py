@@ -120,7 +120,7 @@ def test_passes_over_many_channels(
 def test_a_few_passes_take_little_memory() -> None:
     layer = pyconv.Conv2d(2048, 256, 3, padding=18, dilation=18, algorithm="direct_channels")
     plan = layer.plan((1, 2048, 32, 32))
-    assert plan.workspace_bytes < plan.threads * 2**22
+    assert plan.workspace_bytes <= plan.threads * 2**22
 
 
 @pytest.mark.parametrize("dilation", [8, 14])
