@@ -151,7 +151,9 @@ static inline void pixel_squares(const PixelRowArgs<T>& args, const T* from) {
     const std::int64_t left = args.channels - c;
     const int channels = static_cast<int>(left < lanes ? left : lanes);
     const auto channel_mask = V::mask_range(0, channels);
-    for (std::int64_t begin = 0; begin < pixels; begin += lanes) {
+    const std::int64_t first =
+        kStep == 1 ? first_columns(planes, args.channel_stride, pixels) : lanes;
+    for (std::int64_t begin = 0; begin < pixels; begin += begin == 0 ? first : lanes) {
       // The last square is a whole one as well, if there are pixels before it.
       if (pixels - begin < lanes && pixels > lanes) begin = pixels - lanes;
       const int count = static_cast<int>(pixels < lanes ? pixels : lanes);
