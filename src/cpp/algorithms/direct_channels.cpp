@@ -42,8 +42,8 @@ constexpr std::int64_t kFewestColumns = 8;
 // Pixels of a block, at most: their sums under one panel stay in L1 and the near part of L2.
 constexpr std::int64_t kMostPixels = 1024;
 
-// Pixels of a block that meet a tap, at least, where weights come from beyond the L2 cache: those of
-// 2048 to 256 channels on 32 x 32 under a dilation of 12 to 18 cost 4 to 8 percent with 128.
+// Pixels of a block that meet a tap, at least, where weights come from beyond the L2 cache: 2048 to
+// 256 channels on 32 x 32 under a dilation of 12 to 18 take 4 to 8 percent longer with 128.
 constexpr std::int64_t kFewestPixels = 512;
 
 // Sums of all output channels, which several passes over the input channels add to, and the fewest
