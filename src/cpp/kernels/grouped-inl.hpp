@@ -229,8 +229,6 @@ void grouped_any_tile(const GroupedArgs<T>& args) {
 
 // The pixels of a copy stand one after another: multiply-adds read them where they are, one load
 // each, where weights in memory or pixels that a table lists would take more.
-constexpr bool kCopyTiles = PYCONV_VECTOR_REGISTERS == 16;
-
 template <class T, int kStep, int kColumns>
 void grouped_copy_tile(const GroupedArgs<T>& args) {
   using V = Vec<T>;
@@ -261,8 +259,9 @@ void grouped_copy_tile(const GroupedArgs<T>& args) {
 template <class T, int kIndex, int kColumns>
 constexpr void fill_grouped_shape(KernelTable<T>& table) {
   constexpr GroupedShape kShape = kGroupedShapes[kIndex];
-  // Depthwise layers have tiles of copies instead; among other groups, tiles for any shape do.
-  if constexpr (kShape.channels > 1 || !kCopyTiles) {
+  // With few registers, depthwise layers have tiles of copies; among other groups, tiles for any
+  // shape do.
+  if constexpr (kShape.channels > 1 || PYCONV_VECTOR_REGISTERS >= 32) {
     table.grouped[kIndex][kColumns - 1] =
         grouped_tile<T, kShape.channels, kShape.size, kShape.step, kColumns>;
   }
@@ -299,7 +298,7 @@ constexpr void fill_grouped(KernelTable<T>& table) {
   table.grouped_columns = kGroupedColumns;
   fill_grouped_shape<T, 0, kGroupedColumns>(table);
   fill_grouped_any<T>(table);
-  if constexpr (kCopyTiles) fill_grouped_copy<T>(table);
+  fill_grouped_copy<T>(table);
 }
 
 }  // namespace pyconv::PYCONV_ISA
