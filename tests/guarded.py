@@ -68,11 +68,13 @@ def shapes(n: int) -> dict[str, tuple[Sequence[int], Any, dict[str, Any]]]:
     return {
         "1x1 width": ((1, 3, 2, n), (5, 3, 1, 1), {}),
         "1x1 wide": ((1, 18, 1, n), (33, 18, 1, 1), {}),
+        "1x1 narrowing": ((1, 18, 2, n), (5, 18, 1, 1), {}),
         "1x1 strided": ((1, 3, 3, 2 * n), (5, 3, 1, 1), dict(stride=2)),
         "1x1 wide strided": ((1, 3, 3, 2 * n), (18, 3, 1, 1), dict(stride=2)),
         "1x1 strided, last": ((1, 3, 3, 2 * n - 1), (5, 3, 1, 1), dict(stride=2)),
         "one phase": ((1, 3, 7, 2 * n + 3), (5, 3, 2, 2), dict(stride=2, dilation=2)),
         "depthwise wide": ((1, n, 3, 19), (n, 1, 1, 9), dict(groups=n)),
+        "depthwise wide strided": ((1, n, 3, 19), (n, 1, 1, 9), dict(groups=n, stride=(1, 2))),
         "1x1 out": ((1, 3, 2, 3), (n, 3, 1, 1), {}),
         "1x1 in": ((1, n, 2, 3), (5, n, 1, 1), {}),
         "3x3 width": ((1, 3, 3, n), (5, 3, 3, 3), dict(padding=1)),

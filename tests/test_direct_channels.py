@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import Problem, make
+from problems import Problem, make, shifted
 
 import pyconv
 
@@ -193,3 +193,13 @@ def test_a_layer_packs_weights_anew_for_planes_whose_tiles_are_wider(dtype: Any)
     for columns in (7, 14, 3, 7):
         x = rng.standard_normal((1, 20, 6, columns)).astype(dtype)
         np.testing.assert_array_equal(layer(x), pyconv.conv2d(x, weight, **options))
+
+
+@pytest.mark.parametrize("shift", range(17))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_planes_that_share_sets_of_the_cache(dtype: Any, stride: int, shift: int) -> None:
+    # The squares that turn them into pixels begin where lines do.
+    problem = make((1, 17, 12, 128), (9, 17, 3, 3), dtype, stride=stride, padding=1)
+    expected = problem.run("reference")
+    result = replace(problem, x=shifted(problem.x, shift)).run("direct_channels")
+    np.testing.assert_array_equal(result, expected)

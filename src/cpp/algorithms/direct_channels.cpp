@@ -43,7 +43,8 @@ constexpr std::int64_t kFewestColumns = 8;
 constexpr std::int64_t kMostPixels = 1024;
 
 // Pixels of a block that meet a tap, at least, where weights come from beyond the L2 cache: 2048 to
-// 256 channels on 32 x 32 under a dilation of 12 to 18 take 4 to 8 percent longer with 128.
+// 256 channels on 32 x 32 under a dilation of 12 to 18 take 4 to 8 percent longer with 128, layers
+// without dilation as long.
 constexpr std::int64_t kFewestPixels = 512;
 
 // Sums of all output channels, which several passes over the input channels add to, and the fewest

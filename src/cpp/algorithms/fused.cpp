@@ -24,7 +24,7 @@ constexpr std::int64_t kRowsWhereChannelsAreLanes[] = {2, 1};
 constexpr std::int64_t kLeastPixels = 128;
 
 // Among the direct algorithms, whose bits are the same, only some go by rows. The input of a
-// 1x1 kernel stands in a buffer so near that tiles of many rows can read it there.
+// 1x1 kernel stands in a near buffer, where it may be read or copied from.
 std::unique_ptr<Plan> plan_stage(const ConvProblem& problem, const std::string& algorithm) {
   if (algorithm != "auto" && algorithm != "auto_direct") return make_plan(problem, algorithm);
   if (depthwise_refuses(problem).empty() && depthwise_pays(problem)) return plan_depthwise(problem);

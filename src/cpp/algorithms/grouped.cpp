@@ -157,10 +157,10 @@ class GroupedPlan final : public Plan {
   // 1.35 times as fast as multiply-adds that load it each. Under long strided rows these are 1.1 to
   // 1.5 times as fast, and under shorter ones where pixels are copied anyhow.
   bool copies_without_gaps() const {
-    const Axis& width = problem().axes[2];
     if (table_.grouped_columns < kMostGroupedColumns) return true;
-    if (width.stride == 1) return false;
-    return width.kernel >= 3 * width.stride || (width.stride > 2 && !problem().channels_last);
+    if (width_.step == 1) return false;
+    return problem().axes[2].kernel >= 3 * width_.step ||
+           (width_.step > 2 && !problem().channels_last);
   }
 
   // Input channels that are copied together, and the vectors of output channels that read them.

@@ -2,8 +2,8 @@
 // channels that packing it would cost a noticeable part of the multiplication. Here lanes are
 // pixels, in pointwise_channels.cpp they are output channels; the last pixels of an image, and
 // pixels that are not contiguous in an image or that a stride takes from it, are packed all the
-// same. Where tiles have few rows, pointwise_panels.cpp copies all pixels. plan_pointwise() chooses
-// among the three.
+// same. Where tiles have few rows, or many outputs share a copy, pointwise_panels.cpp copies all
+// pixels. plan_pointwise() chooses among the three.
 #include <algorithm>
 #include <limits>
 
@@ -23,9 +23,8 @@ constexpr std::int64_t kBlockBytes = 256 << 10;
 constexpr std::int64_t kMostVectors = 64;
 constexpr std::int64_t kTileBytes = 32 << 10;  // of pixels, most of an L1 cache
 
-// Larger outputs are written in long runs, a few channels at a time, as measured: a column of tiles
-// would open a page and a line of every channel. 3 to 64 channels on 256 x 256 are twice as fast
-// so, and on planes that crowd the sets of a cache (16 to 128 on 64 x 64) 1.2 times.
+// Larger outputs are written in long runs, a few channels at a time, and so are those on planes
+// that crowd the sets of a cache: a column of tiles would open a page and a line of every channel.
 constexpr std::int64_t kLargeOutputBytes = 4 << 20;
 
 // The least block of pixels takes 6 vectors of each channel.
@@ -332,7 +331,8 @@ class PointwisePlan final : public RowsPlan {
            row % height.out * height.stride * strides.axis[1] + number % lines * line;
   }
 
-  // Packs the pixels that do not stand in place: [channel][panel_pitch].
+  // Packs the pixels that do not stand in place: [channel][panel_pitch], or [channel][lanes] of a
+  // last vector.
   void pack_pixels(const ConvArrays& arrays, const Place& at, const Reading& reading,
                    std::int64_t in_place, const T* image, std::int64_t channels,
                    const Scratch& scratch) const {
@@ -344,7 +344,7 @@ class PointwisePlan final : public RowsPlan {
       scratch.offsets[c] = static_cast<std::int32_t>(c * pitch);
     }
     if (reading.in_place) {
-      // One vector, for all channels at once: on planes of 13 x 6, up to 1.5 times as fast.
+      // One vector, for all channels at once: 512 to 48 on 13 x 6 are 1.5 times as fast so.
       const std::int32_t one = 1;
       SplitRowsArgs<T> tail{};
       tail.from = image + begin;
@@ -353,6 +353,7 @@ class PointwisePlan final : public RowsPlan {
       tail.count = at.end - begin;
       tail.panel_vectors = &one;
       tail.panel_count = 1;
+      tail.pitch = channels;
       tail.to = scratch.panel;
       return table_.split_rows(tail);
     }
@@ -425,9 +426,9 @@ bool copies_pixels_for_tall_tiles(const ConvProblem& problem, const KernelTable<
 }
 
 // The same where tiles have few rows, which meet each pixel too seldom to wait for two cache lines
-// of most vectors. On AVX2 1.1 to 1.5 times as fast for over 6 outputs. A single tile
-// of rows meets pixels once, and copies them only where they would wait for memory, or for a cache
-// whose sets planes crowd: there 1.2 to 2 times as fast, elsewhere 0.7 to 1.
+// of most vectors. On AVX2 1.1 to 1.5 times as fast for over 6 outputs. A single tile of rows meets
+// pixels once, and copies them only where they would wait for memory, or for a cache whose sets
+// planes crowd: there 1.2 to 2 times as fast, elsewhere 0.7 to 1.
 // Tiles of copied pixels also gain a little on lanes of output channels, but not with a stride. The
 // baseline has tiles as small.
 template <class T>

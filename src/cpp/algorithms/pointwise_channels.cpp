@@ -39,6 +39,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
     pixels_ = std::clamp<std::int64_t>(kBlockBytes / std::max(in_bytes, out_bytes), 1, kMostPixels);
     pixels_ = std::max(pixels_, std::min(kFewestPixels, kMostBlockBytes / in_bytes));
     pitch_ = in_bytes / element;
+    // 512 channels are 1.05 to 1.2 times as fast so. In place, pixels 4 KiB apart did no harm.
     if (in_bytes % kCrowdingBytes == 0) pitch_ += kAlignment / element;
   }
 

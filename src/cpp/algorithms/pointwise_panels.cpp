@@ -1,6 +1,6 @@
 // 1x1 convolution whose lanes are pixels, of copied pixels: panels of up to kPanelDepth input
-// channels, each as wide as a tile. Where tiles have few rows, vectors of pixels that straddle
-// cache lines would take most of what the load ports can do; in a panel all are aligned, follow
+// channels, each as wide as a tile. Vectors of pixels that straddle cache lines take much of what
+// the load ports can do, most of it where tiles have few rows; in a panel all are aligned, follow
 // each other, and stay in the L1 cache for all output channels.
 #include <algorithm>
 

@@ -759,9 +759,9 @@ struct KernelTable {
   void (*depthwise_channels[kDepthwiseShapeCount][kMaxDepthwiseChannelRows])(
       const DepthwiseChannelsArgs<T>&);
 
-  // Most columns of a tile of listed pixels; [shape][columns - 1], null where they are few or the
-  // shape is for tiles of copies, and for any shape [spread][columns - 1]; and tiles of copies of
-  // up to kMostGroupedColumns, [step][columns - 1].
+  // Most columns of a tile of listed pixels; [shape][columns - 1], null where they are few or, with
+  // few registers, the shape is for tiles of copies, and for any shape [spread][columns - 1]; and
+  // tiles of copies of up to kMostGroupedColumns, [step][columns - 1].
   std::int64_t grouped_columns;
   GroupedTile<T> grouped[kGroupedShapeCount][kMostGroupedColumns];
   GroupedTile<T> grouped_any[kGroupedSpreads][kMostGroupedColumns];
