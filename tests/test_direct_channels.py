@@ -203,3 +203,12 @@ def test_planes_that_share_sets_of_the_cache(dtype: Any, stride: int, shift: int
     expected = problem.run("reference")
     result = replace(problem, x=shifted(problem.x, shift)).run("direct_channels")
     np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("out_channels", [1, 40])
+@pytest.mark.parametrize(("size", "stride"), [((7, 200), 2), ((5, 300), 1)])
+def test_passes_over_the_channels_of_few_outputs(
+    dtype: Any, data_format: str, size: tuple[int, int], stride: int, out_channels: int
+) -> None:
+    more: dict[str, Any] = dict(stride=stride, padding=1, data_format=data_format)
+    check(make((1, 149, *size), (out_channels, 149, 3, 3), dtype, **more))

@@ -51,6 +51,7 @@ constexpr std::int64_t kFewestPixels = 512;
 // channels of a pass, in blocks.
 constexpr std::int64_t kMostSumsBytes = 1 << 20;
 constexpr std::int64_t kFewestPassBlocks = 8;
+constexpr std::int64_t kFewOutputs = 64;
 
 // Channels-last channels that are copied at once, if these are whole blocks: those of a group may
 // be a small piece of each pixel.
@@ -413,6 +414,18 @@ class DirectChannelsPlan final : public Plan {
       }
     };
     cut(most_pixels, kCopyBytes);
+    // Few output channels do not pay for input rows that blocks of few rows copy anew: their sums
+    // are small, so that several passes may copy fewer channels of more rows.
+    const auto copies_anew = [&] {
+      return columns_ < width ||
+             (rows_ < height && 4 * input_rows(rows_) > 5 * rows_ * axes_[1].stride);
+    };
+    while (widest_ <= kFewOutputs && groups_together_ == 1 && pass_blocks_ > kFewestPassBlocks &&
+           copies_anew()) {
+      one_pass_ = false;
+      pass_blocks_ = ceil_div(pass_blocks_, 2);
+      cut(most_pixels, kCopyBytes);
+    }
     if (panels_.bytes() <= kCopyBytes || groups_together_ > 1) return;
 
     // Weights that no L2 cache holds come anew for each block. It may then take more than a cache
