@@ -84,6 +84,12 @@ bool shares_a_set(std::int64_t stride) {
   return stride * std::int64_t(sizeof(T)) % 4096 == 0;
 }
 
+// Whether elements `stride` apart crowd a few sets of it: see kCrowdingBytes.
+template <class T>
+bool crowds_sets(std::int64_t stride) {
+  return stride * std::int64_t(sizeof(T)) % kCrowdingBytes == 0;
+}
+
 // Whether the last of the vectors that so many channels take is half empty at least.
 template <class T>
 bool ends_low(const KernelTable<T>& table, std::int64_t channels) {

@@ -48,7 +48,7 @@ constexpr std::int64_t kMostPixels = 1024;
 constexpr std::int64_t kFewestPixels = 512;
 
 // Sums of all output channels, which several passes over the input channels add to, and the fewest
-// channels of a pass, in blocks.
+// channels of a pass, in blocks. Of few outputs these sums are small.
 constexpr std::int64_t kMostSumsBytes = 1 << 20;
 constexpr std::int64_t kFewestPassBlocks = 8;
 constexpr std::int64_t kFewOutputs = 64;
@@ -413,6 +413,11 @@ class DirectChannelsPlan final : public Plan {
         ++rows_;
       }
     };
+    const auto halve_passes = [&](std::int64_t bytes) {
+      one_pass_ = false;
+      pass_blocks_ = ceil_div(pass_blocks_, 2);
+      cut(most_pixels, bytes);
+    };
     cut(most_pixels, kCopyBytes);
     // Few output channels do not pay for input rows that blocks of few rows copy anew: their sums
     // are small, so that several passes may copy fewer channels of more rows.
@@ -422,9 +427,7 @@ class DirectChannelsPlan final : public Plan {
     };
     while (widest_ <= kFewOutputs && groups_together_ == 1 && pass_blocks_ > kFewestPassBlocks &&
            copies_anew()) {
-      one_pass_ = false;
-      pass_blocks_ = ceil_div(pass_blocks_, 2);
-      cut(most_pixels, kCopyBytes);
+      halve_passes(kCopyBytes);
     }
     if (panels_.bytes() <= kCopyBytes || groups_together_ > 1) return;
 
@@ -439,9 +442,7 @@ class DirectChannelsPlan final : public Plan {
     if (rows_ * columns_ < pixels) cut(pixels, kMostCopyBytes);
     most_pixels = std::max(kFewestColumns, std::min(pixels, elements(kMostSumsBytes) / widest_));
     while (rows_ * columns_ < std::min(pixels, most_pixels) && pass_blocks_ > kFewestPassBlocks) {
-      one_pass_ = false;
-      pass_blocks_ = ceil_div(pass_blocks_, 2);
-      cut(most_pixels, kMostCopyBytes);
+      halve_passes(kMostCopyBytes);
     }
   }
 

@@ -428,7 +428,7 @@ class GroupedPlan final : public Plan {
     if (vectors_[block.vectors_end - 1].spread != GroupedSpread::same) return true;
     const auto pitch = static_cast<std::uintptr_t>(arrays.x_strides.axis[2]) * sizeof(T);
     const auto at = reinterpret_cast<std::uintptr_t>(arrays.x);
-    const bool crowded = pitch % kCrowdingBytes == 0;
+    const bool crowded = crowds_sets<T>(arrays.x_strides.axis[2]);
     const bool aligned = (at | pitch) % kAlignment == 0;
     return !crowded && (aligned || problem().axes[2].kernel <= 7);
   }

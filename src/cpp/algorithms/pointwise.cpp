@@ -53,7 +53,7 @@ class PointwisePlan final : public RowsPlan {
     const std::int64_t vector_bytes = channels_ * table_.lanes * std::int64_t(sizeof(T));
     const std::int64_t plane_bytes = p.out_pixels() * std::int64_t(sizeof(T));
     const bool far =
-        plane_bytes % kCrowdingBytes == 0 || p.out_channels > kLargeOutputBytes / plane_bytes;
+        crowds_sets<T>(p.out_pixels()) || p.out_channels > kLargeOutputBytes / plane_bytes;
     columns_first_ =
         !far && vector_bytes * table_.direct_vectors[table_.tile_rows - 1] <= kTileBytes;
     waits_for_memory_ = most_out_channels(p) <= kFewOutputs && channels_ >= kFewestWaiting &&
@@ -403,18 +403,18 @@ bool lanes_are_pixels(const ConvProblem& problem, std::int64_t lanes, double loo
 // The choice of an algorithm looks at the problem alone.
 bool lanes_are_pixels(const ConvProblem& problem) { return lanes_are_pixels(problem, 16, 0.985); }
 
-// Whether channels read in place crowd a few sets of the cache: planes of a multiple of 4 KiB, but
-// for an element. Those of 2 KiB do no harm here.
+// Whether channels read in place share sets of the cache, but for an element. Planes of a multiple
+// of 2 KiB do no harm here.
 template <class T>
-bool planes_crowd(const ConvProblem& problem) {
-  constexpr std::int64_t page = 4096 / sizeof(T);
-  return (problem.out_pixels() + 1) % page <= 2;
+bool planes_share_sets(const ConvProblem& problem) {
+  const std::int64_t pixels = problem.out_pixels();
+  return shares_a_set<T>(pixels - 1) || shares_a_set<T>(pixels) || shares_a_set<T>(pixels + 1);
 }
 
 // Whether panels of copied pixels pay, which are read without crossing cache lines. On 32 registers
 // where output channels are many enough to share the copy: 1.03 to 1.2 times as fast from 16 to 32
 // channels up to 512 to 512, with twice as many inputs as outputs 0.8 to 0.95. A strided image of
-// many channels is copied faster as pointwise does it. On planes that crowd sets 1.1 to 1.6 from 24
+// many channels is copied faster as pointwise does it. On planes that share sets 1.1 to 1.6 from 24
 // outputs on, 0.7 to 1 below.
 template <class T>
 bool copies_pixels_for_tall_tiles(const ConvProblem& problem, const KernelTable<T>& table) {
@@ -422,7 +422,7 @@ bool copies_pixels_for_tall_tiles(const ConvProblem& problem, const KernelTable<
   const std::int64_t ins = most_in_channels(problem);
   const std::int64_t outs = most_out_channels(problem);
   if (strided(problem)) return outs > ins && ins <= 128;
-  return (outs >= 24 && planes_crowd<T>(problem)) || outs > ins || (outs == ins && ins >= 96);
+  return (outs >= 24 && planes_share_sets<T>(problem)) || outs > ins || (outs == ins && ins >= 96);
 }
 
 // The same where tiles have few rows, which meet each pixel too seldom to wait for two cache lines
@@ -437,8 +437,7 @@ bool copies_pixels_for_low_tiles(const ConvProblem& problem, const KernelTable<T
   const std::int64_t outs = most_out_channels(problem);
   if (outs > table.tile_rows) return true;
   const double far = input_bytes<T>(problem) / kFarBytes;
-  const std::int64_t plane_bytes = problem.out_pixels() * std::int64_t(sizeof(T));
-  return outs == 1 ? far > 1 : far > 0.5 || (outs > 2 && plane_bytes % kCrowdingBytes == 0);
+  return outs == 1 ? far > 1 : far > 0.5 || (outs > 2 && crowds_sets<T>(problem.out_pixels()));
 }
 
 template <class T>

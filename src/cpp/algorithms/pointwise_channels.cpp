@@ -40,7 +40,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
     pixels_ = std::max(pixels_, std::min(kFewestPixels, kMostBlockBytes / in_bytes));
     pitch_ = in_bytes / element;
     // 512 channels are 1.05 to 1.2 times as fast so. In place, pixels 4 KiB apart did no harm.
-    if (in_bytes % kCrowdingBytes == 0) pitch_ += kAlignment / element;
+    if (crowds_sets<T>(pitch_)) pitch_ += kAlignment / element;
   }
 
   std::string name() const override { return "pointwise"; }
