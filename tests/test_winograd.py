@@ -152,6 +152,14 @@ def test_long_kernels_in_parts(dtype: Any, data_format: str, kernel: tuple[int, 
     make((2, 18, 19, 31), (17, 18, *kernel), dtype, residual=True, **arguments).check("winograd")
 
 
+@pytest.mark.parametrize("kernel", [(3, 3), (6, 7), (1, 3)], ids=str)
+def test_weights_that_no_cache_holds(dtype: Any, kernel: tuple[int, int]) -> None:
+    problem = make((1, 402, 5, 9), (247, 402, *kernel), dtype, padding=1)
+    layer = pyconv.Conv2d.from_weights(problem.weight, padding=1, algorithm="winograd")
+    assert kernel[0] == 1 or layer.plan(problem.x.shape).packed_weight_bytes > 12 << 20
+    problem.check("winograd")
+
+
 @kernels
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("padding", [0, 1, 3])
@@ -251,6 +259,7 @@ def test_it_says_why_it_refuses(
         (64, 64, 3, 56, dict(dtype=np.float64), False),
         (512, 512, 3, 10, {}, True),
         (512, 512, 3, 7, {}, False),
+        (448, 384, 3, 8, {}, False),
         (512, 512, 3, 28, dict(dilation=2, padding=2), True),
         (512, 512, 3, 28, dict(dilation=12, padding=12), False),
         (512, 256, 3, 33, dict(dilation=12, padding=12), True),

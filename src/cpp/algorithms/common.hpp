@@ -183,6 +183,56 @@ void pack_panels(const ConvProblem& problem, const WeightView& view, const Group
   }
 }
 
+// Packs `count` output channels from `out` on, the first in group g, as [tap][channel][lanes] for
+// the input channels of their groups; missing lanes are 0.
+template <class T>
+void pack_lanes(const ConvProblem& problem, const std::vector<WeightView>& weights, std::size_t g,
+                std::int64_t out, std::int64_t count, std::int64_t in_channels,
+                const KernelTable<T>& table, T* to) {
+  const auto for_each_lane = [&](const auto& visit) {
+    std::size_t group = g;
+    for (std::int64_t lane = 0; lane < count; ++lane) {
+      const auto end = [&] {
+        return problem.groups[group].out_begin + problem.groups[group].out_channels;
+      };
+      while (out + lane >= end()) ++group;
+      const WeightView& view = weights[group];
+      visit(lane, view,
+            static_cast<const T*>(view.data) +
+                (out + lane - problem.groups[group].out_begin) * view.out_stride);
+    }
+  };
+  TransposeArgs<T> args{};
+  bool even = true;  // lanes are rows of one array
+  for_each_lane([&](std::int64_t lane, const WeightView& view, const T* from) {
+    if (lane == 0) args.from = from;
+    if (lane == 1) args.row_stride = from - args.from;
+    even = even && taps_are_dense(problem, view) && from == args.from + lane * args.row_stride;
+  });
+  if (even) {
+    args.rows = count;
+    args.padded_rows = table.lanes;
+    args.count = args.run = problem.taps();
+    args.pitch = in_channels * table.lanes;
+    for (std::int64_t channel = 0; channel < in_channels; ++channel) {
+      args.to = to + channel * table.lanes;
+      table.transpose(args);
+      args.from += args.count;
+    }
+    return;
+  }
+  std::fill_n(to, problem.taps() * in_channels * table.lanes, T(0));
+  TapOffsets taps(problem);
+  for_each_lane([&](std::int64_t lane, const WeightView& view, const T* from) {
+    T* at = to + lane;
+    for (const std::int64_t offset : taps.of(view)) {
+      for (std::int64_t i = 0; i < in_channels; ++i, at += table.lanes) {
+        *at = from[offset + i * view.in_stride];
+      }
+    }
+  });
+}
+
 inline std::vector<TapRange> tap_ranges(const Axis& axis) {
   std::vector<TapRange> ranges(static_cast<std::size_t>(axis.kernel));
   for (std::int64_t tap = 0; tap < axis.kernel; ++tap) {

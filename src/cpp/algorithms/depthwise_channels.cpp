@@ -68,21 +68,13 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
+    const ConvProblem& p = problem();
     T* to = static_cast<T*>(packed);
-    const std::int64_t taps = problem().taps();
-    std::fill_n(to, packed_bytes() / sizeof(T), T(0));
-    TapOffsets offsets(problem());
-    for (std::size_t g = 0; g < weights.size(); ++g) {
-      const Group& group = problem().groups[g];
-      for (std::int64_t out = 0; out < group.out_channels; ++out) {
-        const std::int64_t channel = group.out_begin + out;
-        T* lane = to + channel / table_.lanes * taps * table_.lanes + channel % table_.lanes;
-        const T* from = static_cast<const T*>(weights[g].data) + out * weights[g].out_stride;
-        for (const std::int64_t offset : offsets.of(weights[g])) {
-          *lane = from[offset];
-          lane += table_.lanes;
-        }
-      }
+    std::size_t group = 0;
+    for (std::int64_t out = 0; out < p.out_channels; out += table_.lanes) {
+      while (out >= p.groups[group].out_begin + p.groups[group].out_channels) ++group;
+      pack_lanes(p, weights, group, out, std::min(table_.lanes, p.out_channels - out), 1, table_,
+                 to + out * p.taps());
     }
   }
 

@@ -86,26 +86,9 @@ class GroupedPlan final : public Plan {
   }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
-    TapOffsets taps(problem());
-    T* to = static_cast<T*>(packed);
     for (const OutVector& vector : vectors_) {
-      const std::int64_t size = problem().taps() * vector.in_channels * table_.lanes;
-      std::fill_n(to, size, T(0));
-      std::size_t g = vector.group;
-      for (std::int64_t lane = 0; lane < vector.out_channels; ++lane) {
-        while (vector.out_begin + lane >= group_end(g)) ++g;
-        const WeightView& view = weights[g];
-        const T* const from =
-            static_cast<const T*>(view.data) +
-            (vector.out_begin + lane - problem().groups[g].out_begin) * view.out_stride;
-        T* at = to + lane;
-        for (const std::int64_t offset : taps.of(view)) {
-          for (std::int64_t i = 0; i < vector.in_channels; ++i, at += table_.lanes) {
-            *at = from[offset + i * view.in_stride];
-          }
-        }
-      }
-      to += size;
+      pack_lanes(problem(), weights, vector.group, vector.out_begin, vector.out_channels,
+                 vector.in_channels, table_, static_cast<T*>(packed) + vector.packed_offset);
     }
   }
 
@@ -233,10 +216,6 @@ class GroupedPlan final : public Plan {
 
   std::int64_t tile_columns() const {
     return copy_tiles_ ? kMostGroupedColumns : table_.grouped_columns;
-  }
-
-  std::int64_t group_end(std::size_t g) const {
-    return problem().groups[g].out_begin + problem().groups[g].out_channels;
   }
 
   void list_blocks() {

@@ -32,6 +32,8 @@
 // that read the same rows change their layout together, unless they are more than a block has
 // tiles: blocks are made of units, the tiles of all of them in a span of a row of tiles. Elsewhere
 // a unit is a tile.
+#include <xmmintrin.h>
+
 #include <algorithm>
 #include <numeric>
 #include <optional>
@@ -264,11 +266,12 @@ class WinogradPlan final : public Plan {
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
     const ConvProblem& p = problem();
     const AlignedBuffer memory =
-        make_aligned(static_cast<std::size_t>(kChannelBlock * p.taps() * table_.lanes) * sizeof(T));
+        make_aligned(size_of(kChannelBlock * p.taps() * widest_) * sizeof(T));
     T* const gathered = reinterpret_cast<T*>(memory.get());
     WinogradWeightsArgs<T> args{};
     args.row_stride = p.axes[1].stride * p.axes[2].kernel * table_.lanes;
     args.column_stride = p.axes[2].stride * table_.lanes;
+    args.past_caches = static_cast<std::int64_t>(packed_bytes()) > kFarBytes;
     for (std::size_t g = 0; g < weights.size(); ++g) {
       const Group& group = p.groups[g];
       const Split& panels = groups_[g].panels;
@@ -277,26 +280,32 @@ class WinogradPlan final : public Plan {
         const auto offsets = point_offsets(group.in_channels * width);
         T* const to =
             static_cast<T*>(packed) + groups_[g].packed_offsets[static_cast<std::size_t>(panel)];
-        for (std::int64_t i = 0; i < width; i += table_.lanes) {
-          for (std::int64_t c = 0; c < group.in_channels; c += kChannelBlock) {
-            const std::int64_t channels = std::min(kChannelBlock, group.in_channels - c);
-            gather(weights[g], c, channels, panels.begin(panel) * table_.lanes + i,
-                   group.out_channels, gathered);
-            for (std::size_t n = 0; n < slices_.size(); ++n) {
-              const Slice& slice = slices_[n];
-              args.rows = slice.rows;
-              args.columns = slice.columns;
-              args.offsets = &offsets[n * static_cast<std::size_t>(points_)];
-              for (std::int64_t k = 0; k < channels; ++k) {
-                args.from = gathered + (k * p.taps() + slice.tap) * table_.lanes;
-                args.to = to + (c + k) * width + i;
+        for (std::int64_t c = 0; c < group.in_channels; c += kChannelBlock) {
+          const std::int64_t channels = std::min(kChannelBlock, group.in_channels - c);
+          const std::int64_t vector = channels * p.taps() * table_.lanes;
+          for (std::int64_t v = 0; v < panels.size(panel); ++v) {
+            gather(weights[g], c, channels, (panels.begin(panel) + v) * table_.lanes,
+                   group.out_channels, gathered + v * vector);
+          }
+          for (std::size_t n = 0; n < slices_.size(); ++n) {
+            const Slice& slice = slices_[n];
+            args.rows = slice.rows;
+            args.columns = slice.columns;
+            args.offsets = &offsets[n * static_cast<std::size_t>(points_)];
+            for (std::int64_t k = 0; k < channels; ++k) {
+              args.from = gathered + (k * p.taps() + slice.tap) * table_.lanes;
+              args.to = to + (c + k) * width;
+              for (std::int64_t v = 0; v < panels.size(panel); ++v) {
                 transforms_.weights(args);
+                args.from += vector;
+                args.to += table_.lanes;
               }
             }
           }
         }
       }
     }
+    if (args.past_caches) _mm_sfence();
   }
 
   int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
@@ -1214,7 +1223,9 @@ bool winograd_pays(const ConvProblem& problem) {
 
   double met = 1;
   for (const Axis& axis : axes) met *= met_taps(axis, problem.padding_mode);
-  return winograd < 0.97 * met * direct;
+  // Functions transform weights anew with every call.
+  const double fraction = bytes > kNearBytes ? 0.85 : 0.97;
+  return winograd < fraction * met * direct;
 }
 
 std::unique_ptr<Plan> plan_winograd(ConvProblem problem) {

@@ -18,8 +18,9 @@ constexpr std::size_t kHugePage = std::size_t(2) << 20;
 // and the workspace of a 3x3 layer in small pages cost it 5 %, each.
 constexpr std::size_t kFewestHugeBytes = kHugePage / 2;
 
-// The largest that a thread keeps between calls: the Winograd weights of 512 channels are 37 MiB.
-constexpr std::size_t kMostKeptBytes = 20 * kHugePage;
+// The largest that a thread keeps between calls: the Winograd weights of 512 channels that become
+// 1024 are 73 MiB, and new memory would take longer than the transform that fills it.
+constexpr std::size_t kMostKeptBytes = 38 * kHugePage;
 
 struct Kept {
   AlignedBuffer memory;

@@ -696,6 +696,8 @@ struct WinogradOutputArgs {
 //   lane]
 //
 // for rows, columns <= r; the missing ones are zeros. Points of negative offsets are left out.
+// Vectors of a cache line may go past the caches, to lines that no cache then has to read: they
+// need a fence before another thread reads them.
 template <class T>
 struct WinogradWeightsArgs {
   const T* from;
@@ -705,6 +707,7 @@ struct WinogradWeightsArgs {
   std::int64_t columns;
   const std::int64_t* offsets;
   T* to;
+  bool past_caches;
 };
 
 template <class T>

@@ -107,6 +107,7 @@ struct Vec<float> {
   }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
   void store(Mask mask, float* p) const { _mm512_mask_storeu_ps(p, mask, v); }
+  void stream(float* p) const { _mm512_stream_ps(p, v); }
 
   static Mask mask_range(int begin, int end) {
     return static_cast<Mask>((1u << end) - (1u << begin));
@@ -232,6 +233,7 @@ struct Vec<double> {
   }
   void store(double* p) const { _mm512_storeu_pd(p, v); }
   void store(Mask mask, double* p) const { _mm512_mask_storeu_pd(p, mask, v); }
+  void stream(double* p) const { _mm512_stream_pd(p, v); }
 
   static Mask mask_range(int begin, int end) {
     return static_cast<Mask>((1u << end) - (1u << begin));

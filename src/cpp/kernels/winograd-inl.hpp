@@ -461,13 +461,16 @@ template <int kTaps, class Doubles>
 
 template <class T, int kRowTaps, int kColumnTaps>
 void winograd_weights(const WinogradWeightsArgs<T>& args) {
+  using V = Vec<T>;
   constexpr int kRows = winograd_points(kRowTaps == 1 ? 1 : kFewestWinogradOuts);
   constexpr int kColumns = winograd_points(kColumnTaps == 1 ? 1 : kFewestWinogradOuts);
-  constexpr int kPart = Vec<double>::lanes;  // at a time: one register
+  constexpr int kPart = Vec<double>::lanes;  // in a register
+  constexpr int kParts = V::lanes / kPart;
+  constexpr int kLineBytes = 64;
   typedef T Values __attribute__((vector_size(kPart * sizeof(T))));
   typedef double Doubles __attribute__((vector_size(kPart * sizeof(double))));
-  for (int lane = 0; lane < Vec<T>::lanes; lane += kPart) {
-    Doubles columns[kColumnTaps][kWinogradIn];  // G g
+  Doubles columns[kParts][kColumnTaps][kWinogradIn];  // G g
+  for (int part = 0; part < kParts; ++part) {
 #pragma GCC unroll 5
     for (int j = 0; j < kColumnTaps; ++j) {
       Doubles g[kRowTaps];
@@ -475,25 +478,49 @@ void winograd_weights(const WinogradWeightsArgs<T>& args) {
       for (int i = 0; i < kRowTaps; ++i) {
         Values values = {};
         if (i < args.rows && j < args.columns) {
-          const T* const from = args.from + i * args.row_stride + j * args.column_stride + lane;
+          const T* const from =
+              args.from + i * args.row_stride + j * args.column_stride + part * kPart;
           __builtin_memcpy(&values, from, sizeof(values));
         }
         g[i] = __builtin_convertvector(values, Doubles);
       }
-      weight_points<kRowTaps>(g, columns[j]);
+      weight_points<kRowTaps>(g, columns[part][j]);
     }
-#pragma GCC unroll 6
-    for (int i = 0; i < kRows; ++i) {
+  }
+  for (int i = 0; i < kRows; ++i) {
+    Doubles points[kParts][kWinogradIn];  // a row of G g G^T
+#pragma GCC unroll 2
+    for (int part = 0; part < kParts; ++part) {
       Doubles row[kColumnTaps];
 #pragma GCC unroll 5
-      for (int j = 0; j < kColumnTaps; ++j) row[j] = columns[j][i];
-      Doubles points[kWinogradIn];  // a row of G g G^T
-      weight_points<kColumnTaps>(row, points);
+      for (int j = 0; j < kColumnTaps; ++j) row[j] = columns[part][j][i];
+      weight_points<kColumnTaps>(row, points[part]);
+    }
 #pragma GCC unroll 6
-      for (int j = 0; j < kColumns; ++j) {
-        const std::int64_t offset = args.offsets[i * kColumns + j];
-        const Values values = __builtin_convertvector(points[j], Values);
-        if (offset >= 0) __builtin_memcpy(args.to + offset + lane, &values, sizeof(values));
+    for (int j = 0; j < kColumns; ++j) {
+      const std::int64_t offset = args.offsets[i * kColumns + j];
+      if (offset < 0) continue;
+      T* const to = args.to + offset;
+      if constexpr (sizeof(V) == kLineBytes) {
+        if (args.past_caches) {
+          V v;
+          const auto low = __builtin_convertvector(points[0][j], Values);
+          if constexpr (kParts == 1) {
+            __builtin_memcpy(&v, &low, sizeof(v));
+          } else {
+            const auto high = __builtin_convertvector(points[1][j], Values);
+            const auto both = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
+                                                      11, 12, 13, 14, 15);
+            __builtin_memcpy(&v, &both, sizeof(v));
+          }
+          v.stream(to);
+          continue;
+        }
+      }
+#pragma GCC unroll 2
+      for (int part = 0; part < kParts; ++part) {
+        const Values values = __builtin_convertvector(points[part][j], Values);
+        __builtin_memcpy(to + part * kPart, &values, sizeof(values));
       }
     }
   }
