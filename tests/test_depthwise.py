@@ -248,6 +248,18 @@ def test_dilated_planes(dtype: Any, kernel: int, dilation: tuple[int, int], widt
         check(problem, num_threads=3)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("size", [(74, 120), (129, 131), (3, 4100), (2100, 33)], ids=str)
+def test_planes_larger_than_the_cache(
+    dtype: Any, stride: int, padding: int, size: tuple[int, int]
+) -> None:
+    arguments = dict(groups=2, stride=stride, padding=padding)
+    for residual in (False, True):
+        problem = make((1, 2, *size), (2, 1, 3, 3), dtype, residual=residual, **arguments)
+        problem.check("depthwise")
+
+
 @pytest.mark.parametrize("mode", PADDING_MODES)
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_padding_modes(dtype: Any, data_format: str, mode: str, stride: int) -> None:

@@ -27,8 +27,10 @@ namespace {
 // Copied rows should stay in the first-level cache, but a full tile is worth more than that.
 constexpr std::int64_t kStageBytes = 32 << 10;
 constexpr std::int64_t kTileStageBytes = 256 << 10;
-// How far to read ahead: no further than an L2 cache has room.
-constexpr std::int64_t kReadAheadBytes = 128 << 10;
+// How far to read ahead: no further than an L2 cache has room. Tiles of whole planes go along rows,
+// and read four of them ahead.
+constexpr std::int64_t kReadAheadBytes = 256 << 10;
+constexpr std::int64_t kRowsAheadOfTiles = 28;
 constexpr std::int64_t kEverywhere = std::int64_t(1) << 40;
 
 template <class T>
@@ -85,7 +87,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
   }
 
   std::string partition(int threads) const override {
-    return partition_of(blocking(threads)).text();
+    return partition_of(blocking(threads, plane_kernel_ && !problem().channels_last)).text();
   }
 
   std::string tile() const override {
@@ -100,7 +102,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
     if (!p.has_outputs()) return;
-    const Blocks blocks = blocking(threads);
+    const Blocks blocks = blocking(threads, serves_planes(arrays));
     const Workspace workspace(workspace_bytes(threads));
     const T* const zeros = fill_zeros(workspace.get());
     std::byte* const scratch = after_zeros(workspace.get());
@@ -307,14 +309,24 @@ class DepthwisePixelsPlan final : public RowsPlan {
     return scratch;
   }
 
-  Blocks blocking(int threads) const {
+  // Kernels for planes need no scratch, whose size would bound the rows of a task: whole planes are
+  // read in the order of their addresses. Strips leave lines for the next one in an L2 cache.
+  Split plane_rows() const {
+    const auto& [depth, height, width] = problem().axes;
+    if (!table_.planes_roll) return Split::by_count(height.out, 1);
+    const std::int64_t row = columns_.largest() * width.stride * std::int64_t(sizeof(T));
+    return Split::by_limit(height.out,
+                           std::max<std::int64_t>(1, 2 * kReadAheadBytes / (row * height.stride)));
+  }
+
+  Blocks blocking(int threads, bool planes_as_they_are) const {
     const ConvProblem& p = problem();
     const auto groups = static_cast<std::int64_t>(p.groups.size());
-    Blocks blocks{rows_, columns_, {}};
+    Blocks blocks{planes_as_they_are ? plane_rows() : rows_, columns_, {}};
     const std::int64_t planes = p.batch * p.axes[0].out;
     if (planes * groups < 8 * threads && planes * groups % threads != 0) {
       if (p.axes[1].out >= threads) {
-        const std::int64_t count = ceil_div(rows_.count(), threads) * threads;
+        const std::int64_t count = ceil_div(blocks.rows.count(), threads) * threads;
         blocks.rows = Split::by_count(p.axes[1].out, std::min(count, p.axes[1].out));
       } else if (p.axes[2].out >= threads * table_.lanes) {
         blocks.columns =
@@ -338,9 +350,9 @@ class DepthwisePixelsPlan final : public RowsPlan {
 
   void run_task(const ConvArrays& arrays, Task& task, const T* zeros) const {
     const ConvProblem& p = problem();
-    task.in_place = in_place_ && arrays.x_strides.axis[2] == 1;
+    if (serves_planes(arrays)) return run_planes(arrays, task);
+    task.in_place = reads_in_place(arrays);
     task.zeros = task.in_place ? zeros + p.axes[2].pad_before : zeros;
-    if (serves_planes(arrays, task)) return run_planes(arrays, task);
     list_rows(arrays, task);
     const T* image = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch;
     const std::int64_t length = task.columns * p.axes[2].stride;
@@ -372,9 +384,13 @@ class DepthwisePixelsPlan final : public RowsPlan {
     }
   }
 
+  bool reads_in_place(const ConvArrays& arrays) const {
+    return in_place_ && arrays.x_strides.axis[2] == 1;
+  }
+
   // Whether a kernel can take the planes as they are.
-  bool serves_planes(const ConvArrays& arrays, const Task& task) const {
-    return plane_kernel_ && task.in_place && arrays.out_strides.axis[2] == 1 &&
+  bool serves_planes(const ConvArrays& arrays) const {
+    return plane_kernel_ && reads_in_place(arrays) && arrays.out_strides.axis[2] == 1 &&
            (!arrays.residual || arrays.residual_strides.axis[2] == 1);
   }
 
@@ -438,7 +454,14 @@ class DepthwisePixelsPlan final : public RowsPlan {
         while (next < last && out_channels(next) == 1) ++next;
       }
       args.channels = next - g;
-      args.ahead = plane_bytes <= kReadAheadBytes && next < task.group_end ? args.x_channel : 0;
+      const bool others = next < task.group_end;
+      if (table_.planes_roll) {
+        args.ahead = others && plane_bytes <= kReadAheadBytes ? args.x_channel : 0;
+      } else {
+        args.ahead = others || rows * height.stride > kRowsAheadOfTiles
+                         ? kRowsAheadOfTiles * arrays.x_strides.axis[1]
+                         : 0;
+      }
       const T* const x = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch +
                          group.in_begin * arrays.x_strides.channel;
       for (std::int64_t i = 0; i < group.out_channels; ++i) {

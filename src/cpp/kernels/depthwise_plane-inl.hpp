@@ -186,7 +186,10 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
           if constexpr (kStride == 2) {
             plane_pixels<V, kTaps, kEdge>(from[v], vectors[v], v, strided[v]);
           }
-          if (args.ahead != 0) __builtin_prefetch(from[v] + args.ahead, 0, 2);
+          if (args.ahead != 0) {
+            __builtin_prefetch(from[v] + args.ahead, 0, 2);
+            if (kStride == 2) __builtin_prefetch(from[v] + args.ahead + V::lanes, 0, 2);
+          }
         }
 #pragma GCC unroll 8
         for (int w = 0; w < kSize; ++w) {
@@ -403,15 +406,15 @@ struct PlaneTileTable {
     std::int64_t rows;
     std::int64_t more;
   };
-  static Cut cut(std::int64_t rows) {
-    const std::int64_t count = (rows + kMost - 1) / kMost;
+  static Cut cut(std::int64_t rows, std::int64_t most = kMost) {
+    const std::int64_t count = (rows + most - 1) / most;
     return count > 0 ? Cut{count, rows / count, rows % count} : Cut{};
   }
 
+  // From `row` on.
   void run(const DepthwisePlaneArgs<T>& args, std::int64_t channel, const DepthwiseEnd<T>& end,
-           const Cut& cut, const PlaneVector<V>* vectors, std::int64_t count,
+           std::int64_t row, const Cut& cut, const PlaneVector<V>* vectors, std::int64_t count,
            PlaneEdge edge) const {
-    std::int64_t row = 0;
     for (std::int64_t part = 0; part < cut.count; ++part) {
       const std::int64_t rows = cut.rows + (part < cut.more ? 1 : 0);
       tiles[rows - 1](args, channel, end, row, vectors, count, edge);
@@ -477,9 +480,13 @@ static void narrow_plane_of(const DepthwisePlaneArgs<T>& args) {
   const auto cut = kTiles.cut(args.rows);
   const PlaneVector<V> vector = plane_vector<V, kSize, kTaps>(args, args.column);
   for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
-    kTiles.run(args, channel, end, cut, &vector, 1, PlaneEdge::any);
+    kTiles.run(args, channel, end, 0, cut, &vector, 1, PlaneEdge::any);
   });
 }
+
+// Elements of which an L1 cache has no room for more.
+template <class T>
+constexpr std::int64_t kLargePlane = (32 << 10) / sizeof(T);
 
 // Goes down all strips of planes of `vectors` of columns, at least two, the last of which is
 // `right`. Loads at the outer sides of the first and the last strip take the masks of `left` and
@@ -588,24 +595,29 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   PlaneVector<V> kept[kMostKept];
   for (std::int64_t n = 0; n < others && n < kMostKept; ++n) kept[n] = other(n);
 
-  const auto single_cut = kSingle.cut(args.rows);
-  const auto cut = kTiles.cut(args.rows);
-  const auto run_pairs = [&](std::int64_t channel, const DepthwiseEnd<T>& end,
-                             const PlaneVector<V>* two, std::int64_t count, PlaneEdge where) {
-    if constexpr (!kRolls) {
-      kTiles.run(args, channel, end, cut, two, count, where);
-    } else if (where == PlaneEdge::none) {
-      kSingle.run(args, channel, end, cut, two, 2 * count, where);
-    } else {
-      kSingle.run(args, channel, end, cut, two, 1, PlaneEdge::any);
-      kSingle.run(args, channel, end, cut, two + 1, 1, PlaneEdge::any);
-    }
-  };
-  for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
-    if (pairs > 0) run_pairs(channel, end, inner, pairs, PlaneEdge::none);
+  // At stride 2, an L1 cache keeps parts of a large plane until the tiles at their sides have read
+  // them again. At stride 1 that would gain nothing, and reading from memory would lose a tenth.
+  const bool large = kStride == 2 && args.rows * kStride * args.in_columns > kLargePlane<T>;
+  const auto parts = kTiles.cut(args.rows, large ? 2 * kTiles.kMost : args.rows);
+  const auto run_part = [&](std::int64_t channel, const DepthwiseEnd<T>& end, std::int64_t row,
+                            const auto& single_cut, const auto& cut) {
+    const auto run_single = [&](const PlaneVector<V>& vector, PlaneEdge where) {
+      kSingle.run(args, channel, end, row, single_cut, &vector, 1, where);
+    };
+    const auto run_pairs = [&](const PlaneVector<V>* two, std::int64_t count, PlaneEdge where) {
+      if constexpr (!kRolls) {
+        kTiles.run(args, channel, end, row, cut, two, count, where);
+      } else if (where == PlaneEdge::none) {
+        kSingle.run(args, channel, end, row, single_cut, two, 2 * count, where);
+      } else {
+        run_single(two[0], PlaneEdge::any);
+        run_single(two[1], PlaneEdge::any);
+      }
+    };
+    if (pairs > 0) run_pairs(inner, pairs, PlaneEdge::none);
     if (sides) {
-      if (resume < last) kSingle.run(args, channel, end, single_cut, &single, 1, PlaneEdge::none);
-      run_pairs(channel, end, side, 1, PlaneEdge::sides);
+      if (resume < last) run_single(single, PlaneEdge::none);
+      run_pairs(side, 1, PlaneEdge::sides);
     }
     for (std::int64_t n = 0; n < others; n += 2) {
       PlaneVector<V> computed[2];
@@ -615,10 +627,22 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
       }
       const PlaneVector<V>* const two = n + 1 < kMostKept ? kept + n : computed;
       if (n + 1 == others) {
-        kSingle.run(args, channel, end, single_cut, two, 1, PlaneEdge::any);
+        run_single(two[0], PlaneEdge::any);
       } else {
-        run_pairs(channel, end, two, 1, PlaneEdge::any);
+        run_pairs(two, 1, PlaneEdge::any);
       }
+    }
+  };
+  const auto single_cut = kSingle.cut(parts.rows);
+  const auto single_cut_of_more = kSingle.cut(parts.rows + 1);
+  const auto cut = kTiles.cut(parts.rows);
+  const auto cut_of_more = kTiles.cut(parts.rows + 1);
+  for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
+    std::int64_t row = 0;
+    for (std::int64_t part = 0; part < parts.count; ++part) {
+      const bool more = part < parts.more;
+      run_part(channel, end, row, more ? single_cut_of_more : single_cut, more ? cut_of_more : cut);
+      row += parts.rows + (more ? 1 : 0);
     }
   });
 }
@@ -648,6 +672,7 @@ void depthwise_plane(const DepthwisePlaneArgs<T>& args) {
 
 template <class T>
 constexpr void fill_depthwise_planes(KernelTable<T>& table) {
+  table.planes_roll = plane_rolls(3, PlaneTaps::unit);
   table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k3)] = depthwise_plane<T, 3, 1>;
   table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k3d)] =
       plane_of<3, PlaneTaps::apart, T>;

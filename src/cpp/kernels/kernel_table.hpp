@@ -757,6 +757,7 @@ struct KernelTable {
 
   // [shape], or null where registers are too few or pixels of a stride cannot be told apart
   void (*depthwise_plane[kDepthwisePlaneShapes])(const DepthwisePlaneArgs<T>&);
+  bool planes_roll;  // strips of columns go down most planes, not tiles along their rows
 
   // [shape][tile rows - 1]
   void (*depthwise_channels[kDepthwiseShapeCount][kMaxDepthwiseChannelRows])(
