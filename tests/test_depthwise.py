@@ -46,7 +46,8 @@ def test_auto_takes_pixels_as_lanes_where_rows_are_long() -> None:
     assert wide.plan((1, 32, 23, 23)).algorithm == "grouped"
     strided = pyconv.Conv2d(32, 32, 5, 2, 2, groups=32)
     assert strided.plan((1, 32, 128, 128)).algorithm == elsewhere
-    assert strided.plan((1, 32, 56, 56)).algorithm == "grouped"
+    assert strided.plan((1, 32, 40, 40)).algorithm == elsewhere
+    assert strided.plan((1, 32, 36, 36)).algorithm == "grouped"
     row = pyconv.Conv1d(32, 32, 5, groups=32)
     assert row.plan((1, 32, 1000)).algorithm == "depthwise"
     assert row.plan((1, 32, 100)).algorithm == "grouped"
@@ -248,16 +249,26 @@ def test_dilated_planes(dtype: Any, kernel: int, dilation: tuple[int, int], widt
         check(problem, num_threads=3)
 
 
+@pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("padding", [0, 1, 2])
-@pytest.mark.parametrize("size", [(74, 120), (129, 131), (3, 4100), (2100, 33)], ids=str)
+@pytest.mark.parametrize("padding", [0, 1, 2, 4])
+@pytest.mark.parametrize("size", [(74, 120), (129, 131), (7, 4100), (2100, 33)], ids=str)
 def test_planes_larger_than_the_cache(
-    dtype: Any, stride: int, padding: int, size: tuple[int, int]
+    dtype: Any, kernel: int, stride: int, padding: int, size: tuple[int, int]
 ) -> None:
-    arguments = dict(groups=2, stride=stride, padding=padding)
-    for residual in (False, True):
-        problem = make((1, 2, *size), (2, 1, 3, 3), dtype, residual=residual, **arguments)
-        problem.check("depthwise")
+    for residual, activation in ((False, "relu"), (True, None), (True, "silu")):
+        problem = image(
+            3,
+            *size,
+            kernel=(kernel, kernel),
+            dtype=dtype,
+            stride=stride,
+            padding=padding,
+            residual=residual,
+            activation=activation,
+        )
+        check(problem)
+        check(problem, num_threads=2)
 
 
 @pytest.mark.parametrize("mode", PADDING_MODES)

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 FEWEST_FMAS = 8
-ARITHMETIC_BOUND = re.compile("(gemm|direct|channels|grouped|copy|winograd)_tile|roll_strip")
+ARITHMETIC_BOUND = re.compile(
+    "(gemm|direct|channels|grouped|copy|winograd)_tile|roll_(long_)?strip"
+)
 
 
 class Instruction(NamedTuple):

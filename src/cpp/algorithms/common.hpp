@@ -133,13 +133,14 @@ inline double layout_cost(const ConvProblem& problem) {
   return share(most_in_channels(problem)) + share(most_out_channels(problem));
 }
 
-// Whether a channel's weights follow each other as in [channel][taps].
-inline bool taps_are_dense(const ConvProblem& problem, const WeightView& view) {
+// Whether the weights of so many input channels follow each other as in [channel][taps].
+inline bool taps_are_dense(const ConvProblem& problem, const WeightView& view,
+                           std::int64_t in_channels) {
   std::int64_t step = 1;
   for (std::size_t axis = kSpatialAxes; axis-- > 0; step *= problem.axes[axis].kernel) {
     if (problem.axes[axis].kernel > 1 && view.axis_stride[axis] != step) return false;
   }
-  return view.in_stride == step;
+  return in_channels == 1 || view.in_stride == step;
 }
 
 // Packs a group's weights as panels [k][width], one after the other, for consecutive parts of the
@@ -149,7 +150,7 @@ void pack_panels(const ConvProblem& problem, const WeightView& view, const Group
                  const Split& parts, std::int64_t unit, const KernelTable<T>& table, T* to) {
   const T* const from = static_cast<const T*>(view.data);
   const std::int64_t taps = problem.taps();
-  const bool dense = taps_are_dense(problem, view);
+  const bool dense = taps_are_dense(problem, view, group.in_channels);
   for (std::int64_t part = 0; part < parts.count(); ++part) {
     const std::int64_t width = parts.size(part) * unit;
     const std::int64_t begin = parts.begin(part) * unit;
@@ -203,12 +204,17 @@ void pack_lanes(const ConvProblem& problem, const std::vector<WeightView>& weigh
     }
   };
   TransposeArgs<T> args{};
-  bool even = true;  // lanes are rows of one array
+  bool even = true;  // lanes are evenly spaced, usually rows of one array
+  std::uintptr_t step = 0;
   for_each_lane([&](std::int64_t lane, const WeightView& view, const T* from) {
     if (lane == 0) args.from = from;
-    if (lane == 1) args.row_stride = from - args.from;
-    even = even && taps_are_dense(problem, view) && from == args.from + lane * args.row_stride;
+    const auto distance =
+        reinterpret_cast<std::uintptr_t>(from) - reinterpret_cast<std::uintptr_t>(args.from);
+    if (lane == 1) step = distance;
+    even = even && taps_are_dense(problem, view, in_channels) &&
+           distance == static_cast<std::uintptr_t>(lane) * step;
   });
+  args.row_stride = static_cast<std::int64_t>(step) / std::int64_t(sizeof(T));
   if (even) {
     args.rows = count;
     args.padded_rows = table.lanes;

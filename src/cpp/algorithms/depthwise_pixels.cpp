@@ -28,9 +28,11 @@ namespace {
 constexpr std::int64_t kStageBytes = 32 << 10;
 constexpr std::int64_t kTileStageBytes = 256 << 10;
 // How far to read ahead: no further than an L2 cache has room. Tiles of whole planes go along rows,
-// and read four of them ahead.
+// and read some rows ahead.
 constexpr std::int64_t kReadAheadBytes = 256 << 10;
 constexpr std::int64_t kRowsAheadOfTiles = 28;
+// Of a task, for the sake of interrupts.
+constexpr std::int64_t kMostTaskBytes = 64 << 20;
 constexpr std::int64_t kEverywhere = std::int64_t(1) << 40;
 
 template <class T>
@@ -52,7 +54,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const std::int64_t reach = (width.out - 1) * width.stride + shifts_.back();
     in_place_ = (width.stride == 1 || shape_ != 0) && (p.padding_mode == PaddingMode::zeros ||
                                                        (width.pad_before == 0 && reach < width.in));
-    plane_kernel_ = plane_kernel();
+    find_plane_kernel();
     zeros_ = row_length_;
     if (in_place_) {
       zeros_ = std::max(zeros_, round_up(columns_.largest(), table_.lanes) * width.stride +
@@ -211,17 +213,15 @@ class DepthwisePixelsPlan final : public RowsPlan {
     return width.dilation == 1 ? depthwise_shape(problem(), row_step_, width.stride) : 0;
   }
 
-  // The kernel for whole planes that are read in place, or null.
-  void (*plane_kernel() const)(const DepthwisePlaneArgs<T>&) {
+  // Finds the kernel for whole planes that are read in place, if there is one.
+  void find_plane_kernel() {
     const auto& [depth, height, width] = problem().axes;
     const bool square = height.kernel == width.kernel && height.stride == width.stride;
     const bool undilated = height.dilation == 1 && width.dilation == 1;
-    if (!square || problem().padding_mode != PaddingMode::zeros) return nullptr;
+    if (!square || problem().padding_mode != PaddingMode::zeros) return;
     // It looks for padding under the first and the last row of outputs of a tile alone.
     const std::int64_t last = (height.out - 1) * height.stride - height.pad_before;
-    if (ceil_div(height.pad_before, height.dilation) > height.kernel || last > height.in) {
-      return nullptr;
-    }
+    if (ceil_div(height.pad_before, height.dilation) > height.kernel || last > height.in) return;
     DepthwisePlaneShape shape;
     if (width.kernel == 3 && width.stride == 1) {
       shape = width.dilation == 1 ? DepthwisePlaneShape::k3 : DepthwisePlaneShape::k3d;
@@ -229,10 +229,14 @@ class DepthwisePixelsPlan final : public RowsPlan {
       shape = width.dilation == 1 ? DepthwisePlaneShape::k5 : DepthwisePlaneShape::k5d;
     } else if (width.kernel == 3 && width.stride == 2 && undilated) {
       shape = DepthwisePlaneShape::k3s2;
+    } else if (width.kernel == 5 && width.stride == 2 && undilated && depth.kernel == 1 &&
+               width.out > table_.lanes) {
+      shape = DepthwisePlaneShape::k5s2;
     } else {
-      return nullptr;
+      return;
     }
-    return table_.depthwise_plane[static_cast<int>(shape)];
+    plane_kernel_ = table_.depthwise_plane[static_cast<int>(shape)];
+    planes_roll_ = table_.planes_roll[static_cast<int>(shape)];
   }
 
   void find_phases(const Axis& width) {
@@ -310,13 +314,16 @@ class DepthwisePixelsPlan final : public RowsPlan {
   }
 
   // Kernels for planes need no scratch, whose size would bound the rows of a task: whole planes are
-  // read in the order of their addresses. Strips leave lines for the next one in an L2 cache.
+  // read in the order of their addresses. Strips leave lines for the next one in an L2 cache. What
+  // is gone through more than once, sums that end in memory and dilated rows, an L1 cache should
+  // keep.
   Split plane_rows() const {
     const auto& [depth, height, width] = problem().axes;
-    if (!table_.planes_roll) return Split::by_count(height.out, 1);
-    const std::int64_t row = columns_.largest() * width.stride * std::int64_t(sizeof(T));
-    return Split::by_limit(height.out,
-                           std::max<std::int64_t>(1, 2 * kReadAheadBytes / (row * height.stride)));
+    if (!clamp_of(problem().activation) || height.dilation > 1) return rows_;
+    const std::int64_t row =
+        columns_.largest() * width.stride * height.stride * std::int64_t(sizeof(T));
+    const std::int64_t bytes = planes_roll_ ? 2 * kReadAheadBytes : kMostTaskBytes;
+    return Split::by_limit(height.out, std::max<std::int64_t>(1, bytes / row));
   }
 
   Blocks blocking(int threads, bool planes_as_they_are) const {
@@ -335,7 +342,10 @@ class DepthwisePixelsPlan final : public RowsPlan {
     }
     // A task lists its rows once for all its channels.
     const std::int64_t pieces = planes * blocks.rows.count() * blocks.columns.count();
-    blocks.groups = Split::by_count(groups, std::min(groups, ceil_div(8 * threads, pieces)));
+    std::int64_t count = std::min(groups, ceil_div(8 * threads, pieces));
+    // The larger blocks come first, and would be those of the first thread.
+    if (pieces == 1 && count > threads && groups % count != 0) count = threads;
+    blocks.groups = Split::by_count(groups, count);
     return blocks;
   }
 
@@ -447,7 +457,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
     };
     for (std::int64_t g = task.group_begin; g < task.group_end;) {
       const Group& group = p.groups[static_cast<std::size_t>(g)];
-      // Those of groups of one channel each; the last group has none to read ahead for.
+      // Those of groups of one channel each; strips of the last group have none to read ahead for.
       const std::int64_t last = std::min(g + most, task.group_end - 1);
       std::int64_t next = g + 1;
       if (out_channels(g) == 1) {
@@ -455,12 +465,14 @@ class DepthwisePixelsPlan final : public RowsPlan {
       }
       args.channels = next - g;
       const bool others = next < task.group_end;
-      if (table_.planes_roll) {
+      const bool in_order = !planes_roll_ && height.dilation == 1 &&
+                            (rows == height.out || plane_bytes > kReadAheadBytes);
+      if (!in_order) {
         args.ahead = others && plane_bytes <= kReadAheadBytes ? args.x_channel : 0;
+      } else if (others || rows * height.stride > kRowsAheadOfTiles) {
+        args.ahead = kRowsAheadOfTiles * args.x_row;
       } else {
-        args.ahead = others || rows * height.stride > kRowsAheadOfTiles
-                         ? kRowsAheadOfTiles * arrays.x_strides.axis[1]
-                         : 0;
+        args.ahead = 0;
       }
       const T* const x = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch +
                          group.in_begin * arrays.x_strides.channel;
@@ -701,6 +713,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
   std::int64_t zeros_ = 0;
   bool in_place_ = false;
   void (*plane_kernel_)(const DepthwisePlaneArgs<T>&) = nullptr;
+  bool planes_roll_ = false;
 };
 
 }  // namespace

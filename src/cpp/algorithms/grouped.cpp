@@ -730,9 +730,11 @@ bool pixels_pay(const ConvProblem& p) {
     return width.out >= 6 &&
            (undilated || whole < 1.85 * static_cast<double>(width.out) || width.out <= 8);
   }
-  if (plane && width.stride == 2 && (width.kernel == 4 || width.kernel == 5)) {
-    const double most = width.kernel == 4 ? 1.2 : 1.05;
-    return width.out >= 24 && whole <= most * static_cast<double>(width.out);
+  if (plane && width.stride == 2) {
+    if (width.kernel == 5) return p.axes[0].kernel == 1 && width.out >= 20;
+    if (width.kernel == 4) {
+      return width.out >= 24 && whole <= 1.2 * static_cast<double>(width.out);
+    }
   }
   if (width.stride > 1) return false;
   if (height.out == 1) return width.out >= 60 * (4 + p.taps());  // a tile has one row

@@ -367,7 +367,7 @@ class WinogradPlan final : public Plan {
     args.padded_rows = table_.lanes;
     args.pitch = table_.lanes;
     args.to = to;
-    if (taps_are_dense(problem(), view)) {
+    if (taps_are_dense(problem(), view, channels)) {
       args.count = channels * problem().taps();
       args.run = args.count;
       return table_.transpose(args);
@@ -1223,7 +1223,7 @@ bool winograd_pays(const ConvProblem& problem) {
 
   double met = 1;
   for (const Axis& axis : axes) met *= met_taps(axis, problem.padding_mode);
-  // Functions transform weights anew with every call.
+  // Functions transform weights anew with every call, and give the same bits as layers.
   const double fraction = bytes > kNearBytes ? 0.85 : 0.97;
   return winograd < fraction * met * direct;
 }

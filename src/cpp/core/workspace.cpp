@@ -19,7 +19,7 @@ constexpr std::size_t kHugePage = std::size_t(2) << 20;
 constexpr std::size_t kFewestHugeBytes = kHugePage / 2;
 
 // The largest that a thread keeps between calls: the Winograd weights of 512 channels that become
-// 1024 are 73 MiB, and new memory would take longer than the transform that fills it.
+// 1024 are 72 MiB, and new memory would take longer than the transform that fills it.
 constexpr std::size_t kMostKeptBytes = 38 * kHugePage;
 
 struct Kept {

@@ -32,7 +32,7 @@ constexpr int stride_of(PlaneTaps taps) {
 // it: the third tap at stride 2 takes loads of its own there.
 template <class V>
 constexpr int plane_loads(int size, PlaneTaps taps) {
-  return stride_of(taps) == 1 ? size : V::mixes_pairs ? 4 : 2;
+  return stride_of(taps) == 1 ? size : size == 5 ? 6 : V::mixes_pairs ? 4 : 2;
 }
 
 template <PlaneTaps kTaps, class T>
@@ -58,7 +58,7 @@ enum class PlaneEdge {
 // load, and stored.
 template <class V>
 struct PlaneVector {
-  typename V::Mask load[5];
+  typename V::Mask load[6];
   typename V::Mask store;
   std::int64_t column;
   std::int64_t beside;  // 1 if the single element that stride 2 needs lies inside, else 0
@@ -232,10 +232,11 @@ constexpr int kStripVectors = 4;
 
 // What a strip of a channel's plane reads for every use: the kernel, row-major, the lanes that
 // loads at its sides may read, and the end of its sums.
-template <class V, class T>
+template <class V, class T, int kSize = 3>
 struct PlaneStrip {
-  V kernel[9];
-  typename V::Mask load[4];
+  V kernel[kSize * kSize];
+  typename V::Mask load[6];
+  typename V::Mask store;  // of a single vector at an edge
   T bias;
   T low;
   T high;
@@ -359,6 +360,123 @@ template <class V, PlaneTaps kTaps, int kVectors, class T>
   }
 }
 
+// The same for 5x5 kernels at stride 2 where registers are many: with the sums of three output rows
+// in registers, a tile's rows would keep fewer going. With kEdge, of one vector that has masks for
+// all loads and stores.
+template <class V, int kVectors, bool kEdge, class T>
+[[gnu::noinline]] static void roll_long_strip(const DepthwisePlaneArgs<T>& args,
+                                              const PlaneStrip<V, T, 5>& strip_in, const T* x,
+                                              std::int64_t last_vector, T* out, const T* residual) {
+  const PlaneStrip<V, T, 5>* strip = &strip_in;
+  const std::int64_t x_row = args.x_row;
+  const std::int64_t rows = args.rows;
+  const std::int64_t ahead = args.ahead;
+  const auto in_rows = static_cast<std::uint64_t>(args.in_rows);
+  std::int64_t row = -2;  // the first is two turns ahead
+  std::int64_t in_row = -args.pad_row;
+  using Sums = V[kVectors];
+  const auto place = [&](int v) { return v < kVectors - 1 ? v * V::lanes : last_vector; };
+  // Calls add(w, pixels) for what each tap of the row at `from` meets.
+  typename V::Mask masks[6];
+#pragma GCC unroll 6
+  for (int i = 0; i < 6; ++i) masks[i] = strip->load[i];
+  const auto each_tap = [&](const T* from, const auto& add) __attribute__((always_inline)) {
+    const T* vectors[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      vectors[v] = from + place(v) * 2;
+      asm("" : "+r"(vectors[v]));  // or GCC would keep an address for every load
+    }
+    const auto load = [&](int v, int i) __attribute__((always_inline)) {
+      const T* const at = vectors[v] + i / 2 * 2 + i % 2 * V::lanes;
+      const bool masked = kEdge || (v == 0 && i % 2 == 0) || (v == kVectors - 1 && i % 2 == 1);
+      return masked ? V::load_or_zero(masks[i], at) : V::load(at);
+    };
+#pragma GCC unroll 3
+    for (int w = 0; w < 5; w += 2) {
+      Sums even;
+      Sums odd;
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        const V low = load(v, w);
+        const V high = load(v, w + 1);
+        even[v] = V::even(low, high);
+        if (w < 4) odd[v] = V::odd(low, high);
+      }
+      add(w, even);
+      if (w < 4) add(w + 1, odd);
+    }
+  };
+  const auto add_tap = [&](int tap, const Sums& pixels, Sums& sums) __attribute__((always_inline)) {
+    const V weight = strip->kernel[tap];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) sums[v] = V::fma_in_place(weight, pixels[v], sums[v]);
+  };
+  const auto end_row = [&](Sums& sums) __attribute__((always_inline)) {
+    const V bias = V::broadcast(strip->bias);
+    const V low = V::broadcast(strip->low);
+    const V high = V::broadcast(strip->high);
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      V sum = sums[v] + bias;
+      if (residual) {
+        const T* const from = residual + place(v);
+        sum = sum + (kEdge ? V::load_or_zero(strip->store, from) : V::load(from));
+      }
+      sum = V::min(high, V::max(low, sum));
+      if constexpr (kEdge) {
+        sum.store(strip->store, out + place(v));
+      } else {
+        sum.store(out + place(v));
+      }
+    }
+    out += args.end.out_row;
+    if (residual) residual += args.end.residual_row;
+  };
+  // Takes two input rows: output row `a` ends with the first, `b` passes, `c` begins.
+  const auto turn = [&](Sums& a, Sums& b, Sums& c) __attribute__((always_inline)) {
+    asm("" : "+r"(strip));
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      c[v] = V::zero();
+      const T* const next = x + ahead + v * V::lanes * 2;
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        __builtin_prefetch(next + i * V::lanes, 0, 2);
+        __builtin_prefetch(next + x_row + i * V::lanes, 0, 2);
+      }
+    }
+    if (static_cast<std::uint64_t>(in_row) < in_rows) {
+      each_tap(x, [&](int w, const Sums& pixels) __attribute__((always_inline)) {
+        add_tap(20 + w, pixels, a);
+        add_tap(10 + w, pixels, b);
+        add_tap(w, pixels, c);
+      });
+    }
+    if (row >= 0) end_row(a);
+    if (++row == rows) return true;
+    if (static_cast<std::uint64_t>(in_row + 1) < in_rows) {
+      each_tap(x + x_row, [&](int w, const Sums& pixels) __attribute__((always_inline)) {
+        add_tap(15 + w, pixels, b);
+        add_tap(5 + w, pixels, c);
+      });
+    }
+    x += 2 * x_row;
+    in_row += 2;
+    return false;
+  };
+  Sums one;
+  Sums two;
+  Sums three;
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) one[v] = two[v] = V::zero();
+  while (true) {
+    if (turn(one, two, three)) return;
+    if (turn(two, three, one)) return;
+    if (turn(three, one, two)) return;
+  }
+}
+
 // Tiles of kRows rows: one at an edge, or `count` neighbouring ones from the first on.
 template <class V, class T, int kSize, PlaneTaps kTaps, int kRows, int kVectors>
 static void plane_tiles(const DepthwisePlaneArgs<T>& args, std::int64_t channel,
@@ -429,8 +547,8 @@ static inline std::int64_t plane_load_at(const DepthwisePlaneArgs<T>& args, std:
                                          int i) {
   const std::int64_t first = column * stride_of(kTaps) - args.pad_column;
   if (stride_of(kTaps) == 1) return first + i * tap_step<kTaps>(args);
-  const bool odd = kTaps == PlaneTaps::odd;
-  return first + (i < 2 ? odd : odd ? 0 : 2) + i % 2 * V::lanes;
+  const int tap = kTaps == PlaneTaps::even ? i / 2 * 2 : i < 2 ? 1 : 0;
+  return first + tap + i % 2 * V::lanes;
 }
 
 // The vector at a column, with what masks it needs.
@@ -484,7 +602,7 @@ static void narrow_plane_of(const DepthwisePlaneArgs<T>& args) {
   });
 }
 
-// Elements of which an L1 cache has no room for more.
+// As many elements as an L1 cache has room for.
 template <class T>
 constexpr std::int64_t kLargePlane = (32 << 10) / sizeof(T);
 
@@ -526,27 +644,105 @@ static void roll_planes(const DepthwisePlaneArgs<T>& args, std::int64_t vectors,
   });
 }
 
+// Whether all lanes of the vector at a column have outputs, and inputs under all taps.
+template <class V, int kSize, PlaneTaps kTaps, class T>
+static bool is_inside(const DepthwisePlaneArgs<T>& args, std::int64_t column) {
+  constexpr int kStride = stride_of(kTaps);
+  const std::int64_t left = column * kStride - args.pad_column;
+  std::int64_t reach = (V::lanes - 1) * kStride + (kSize - 1) * tap_step<kTaps>(args) + 1;
+  const bool pairs = V::mixes_pairs || kSize == 5;
+  if (pairs && kTaps == PlaneTaps::even) ++reach;  // its last load
+  return left >= 0 && left + reach <= args.in_columns &&
+         column + V::lanes <= args.column + args.columns;
+}
+
+// Whether of so many vectors only the first and the last one, which ends with the row, are edges,
+// and they at their outer sides only.
+template <class V, int kSize, PlaneTaps kTaps, class T>
+static bool edges_are_sides(const DepthwisePlaneArgs<T>& args, std::int64_t vectors) {
+  constexpr int kLoads = plane_loads<V>(kSize, kTaps);
+  const auto inside = [&](std::int64_t vector) {
+    return is_inside<V, kSize, kTaps>(args, args.column + vector * V::lanes);
+  };
+  const auto is_whole = [&](std::int64_t column, int i) {
+    const std::int64_t at = plane_load_at<V, kTaps>(args, column, i);
+    return at >= 0 && at + V::lanes <= args.in_columns;
+  };
+  const std::int64_t right = args.column + args.columns - V::lanes;
+  bool sides = vectors == 2 || (vectors > 2 && inside(1) && inside(vectors - 2));
+  for (int i = 0; i < kLoads; ++i) {
+    sides = sides && (plane_load_at_side(kLoads, kTaps, 0, i) || is_whole(args.column, i)) &&
+            (plane_load_at_side(kLoads, kTaps, 1, i) || is_whole(right, i));
+  }
+  return sides;
+}
+
+template <class T>
+void depthwise_plane_k5s2(const DepthwisePlaneArgs<T>& args) {
+  using V = Vec<T>;
+  constexpr PlaneTaps kTaps = PlaneTaps::even;
+  const std::int64_t vectors = (args.columns + V::lanes - 1) / V::lanes;
+  const std::int64_t count = (vectors + kStripVectors - 1) / kStripVectors;
+  const bool sides = edges_are_sides<V, 5, kTaps>(args, vectors);
+  const auto vector_at = [&](std::int64_t column) {
+    return plane_vector<V, 5, kTaps>(args, column);
+  };
+  const std::int64_t right = args.column + args.columns - V::lanes;
+  const PlaneVector<V> side[2] = {vector_at(args.column), vector_at(right)};
+  PlaneStrip<V, T, 5> strip;
+  for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
+    const T* const weights = args.planes[0].weights + channel * args.weights_channel;
+#pragma GCC unroll 25
+    for (int i = 0; i < 25; ++i) strip.kernel[i] = V::broadcast(weights[i]);
+    strip.bias = end.bias;
+    strip.low = end.low;
+    strip.high = end.high;
+    const T* const x = args.planes[0].x + channel * args.x_channel - args.pad_row * args.x_row;
+    const auto roll = [&](auto run, std::int64_t column, std::int64_t last_vector) {
+      run(args, strip, x + column * 2 - args.pad_column, last_vector, end.out + column,
+          end.residual ? end.residual + column : nullptr);
+    };
+    std::int64_t column = args.column;
+    if (!sides) {
+      for (std::int64_t n = 0; n < vectors; ++n, column += V::lanes) {
+        const PlaneVector<V> vector = vector_at(column);
+        for (int i = 0; i < 6; ++i) strip.load[i] = vector.load[i];
+        strip.store = vector.store;
+        roll(roll_long_strip<V, 1, true, T>, column, 0);
+      }
+      return;
+    }
+    for (std::int64_t n = 0; n < count; ++n) {
+      const std::int64_t size = vectors / count + (n < vectors % count ? 1 : 0);
+      const bool ends = n == count - 1;
+      for (int i = 0; i < 6; ++i) {
+        const bool at_left = n == 0 && i % 2 == 0;
+        const bool at_right = ends && i % 2 == 1;
+        strip.load[i] = at_left    ? side[0].load[i]
+                        : at_right ? side[1].load[i]
+                                   : V::mask_range(0, V::lanes);
+      }
+      const std::int64_t last_vector = ends ? right - column : (size - 1) * V::lanes;
+      const auto run = size == 2   ? roll_long_strip<V, 2, false, T>
+                       : size == 3 ? roll_long_strip<V, 3, false, T>
+                                   : roll_long_strip<V, 4, false, T>;
+      roll(run, column, last_vector);
+      column += size * V::lanes;
+    }
+  });
+}
+
 template <class V, int kSize, PlaneTaps kTaps, class T>
 static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   constexpr int kStride = stride_of(kTaps);
   constexpr bool kRolls = plane_rolls(kSize, kTaps);
   static constexpr PlaneTileTable<V, T, kSize, kTaps, 1> kSingle;
   static constexpr PlaneTileTable<V, T, kSize, kTaps, kRolls ? 1 : 2> kTiles;
-  constexpr int kLoads = plane_loads<V>(kSize, kTaps);
   const std::int64_t columns_end = args.column + args.columns;
-  const auto is_whole = [&](std::int64_t column, int i) {
-    const std::int64_t at = plane_load_at<V, kTaps>(args, column, i);
-    return at >= 0 && at + V::lanes <= args.in_columns;
-  };
   const auto edge = [&](std::int64_t column) {
     return plane_vector<V, kSize, kTaps>(args, column);
   };
-  const auto inside = [&](std::int64_t column) {
-    const std::int64_t left = column * kStride - args.pad_column;
-    std::int64_t reach = (V::lanes - 1) * kStride + (kSize - 1) * tap_step<kTaps>(args) + 1;
-    if (V::mixes_pairs && kTaps == PlaneTaps::even) ++reach;  // its last load
-    return left >= 0 && left + reach <= args.in_columns && column + V::lanes <= columns_end;
-  };
+  const auto inside = [&](std::int64_t column) { return is_inside<V, kSize, kTaps>(args, column); };
 
   const std::int64_t vectors = (args.columns + V::lanes - 1) / V::lanes;
   const auto column_of = [&](std::int64_t vector) { return args.column + vector * V::lanes; };
@@ -554,13 +750,7 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   // Where only the first and the last vector are edges, their stores need no masks, and most loads
   // neither: the last one ends with the row, and writes some columns again.
   const std::int64_t right = columns_end - V::lanes;
-  bool sides =
-      vectors == 2 || (vectors > 2 && inside(column_of(1)) && inside(column_of(vectors - 2)));
-  for (int i = 0; i < kLoads; ++i) {
-    sides = sides && (plane_load_at_side(kLoads, kTaps, 0, i) || is_whole(args.column, i)) &&
-            (plane_load_at_side(kLoads, kTaps, 1, i) || is_whole(right, i));
-  }
-
+  const bool sides = edges_are_sides<V, kSize, kTaps>(args, vectors);
   const PlaneVector<V> side[2] = {edge(args.column), edge(right)};
   if constexpr (kRolls) {
     // Residuals, which would take more registers, and wide padding are rare.
@@ -599,16 +789,21 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   // them again. At stride 1 that would gain nothing, and reading from memory would lose a tenth.
   const bool large = kStride == 2 && args.rows * kStride * args.in_columns > kLargePlane<T>;
   const auto parts = kTiles.cut(args.rows, large ? 2 * kTiles.kMost : args.rows);
+  const auto single_cut = kSingle.cut(parts.rows);
+  const auto single_cut_of_more = kSingle.cut(parts.rows + 1);
+  const auto cut = kTiles.cut(parts.rows);
+  const auto cut_of_more = kTiles.cut(parts.rows + 1);
   const auto run_part = [&](std::int64_t channel, const DepthwiseEnd<T>& end, std::int64_t row,
-                            const auto& single_cut, const auto& cut) {
+                            bool more) {
+    const auto& singles = more ? single_cut_of_more : single_cut;
     const auto run_single = [&](const PlaneVector<V>& vector, PlaneEdge where) {
-      kSingle.run(args, channel, end, row, single_cut, &vector, 1, where);
+      kSingle.run(args, channel, end, row, singles, &vector, 1, where);
     };
     const auto run_pairs = [&](const PlaneVector<V>* two, std::int64_t count, PlaneEdge where) {
       if constexpr (!kRolls) {
-        kTiles.run(args, channel, end, row, cut, two, count, where);
+        kTiles.run(args, channel, end, row, more ? cut_of_more : cut, two, count, where);
       } else if (where == PlaneEdge::none) {
-        kSingle.run(args, channel, end, row, single_cut, two, 2 * count, where);
+        kSingle.run(args, channel, end, row, singles, two, 2 * count, where);
       } else {
         run_single(two[0], PlaneEdge::any);
         run_single(two[1], PlaneEdge::any);
@@ -633,15 +828,11 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
       }
     }
   };
-  const auto single_cut = kSingle.cut(parts.rows);
-  const auto single_cut_of_more = kSingle.cut(parts.rows + 1);
-  const auto cut = kTiles.cut(parts.rows);
-  const auto cut_of_more = kTiles.cut(parts.rows + 1);
   for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
     std::int64_t row = 0;
     for (std::int64_t part = 0; part < parts.count; ++part) {
       const bool more = part < parts.more;
-      run_part(channel, end, row, more ? single_cut_of_more : single_cut, more ? cut_of_more : cut);
+      run_part(channel, end, row, more);
       row += parts.rows + (more ? 1 : 0);
     }
   });
@@ -672,7 +863,11 @@ void depthwise_plane(const DepthwisePlaneArgs<T>& args) {
 
 template <class T>
 constexpr void fill_depthwise_planes(KernelTable<T>& table) {
-  table.planes_roll = plane_rolls(3, PlaneTaps::unit);
+  for (bool& rolls : table.planes_roll) rolls = PYCONV_VECTOR_REGISTERS == 16;
+  if constexpr (PYCONV_VECTOR_REGISTERS == 32) {
+    table.planes_roll[static_cast<int>(DepthwisePlaneShape::k5s2)] = true;
+    table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k5s2)] = depthwise_plane_k5s2<T>;
+  }
   table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k3)] = depthwise_plane<T, 3, 1>;
   table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k3d)] =
       plane_of<3, PlaneTaps::apart, T>;

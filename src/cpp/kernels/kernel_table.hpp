@@ -424,8 +424,8 @@ struct DepthwiseArgs {
 
 // Planes that are read where they are by square kernels of these sizes and strides, or with the
 // taps of a row apart (d). Rows a dilation apart are a plane of their own.
-enum class DepthwisePlaneShape : std::uint8_t { k3, k5, k3s2, k3d, k5d };
-inline constexpr int kDepthwisePlaneShapes = 5;
+enum class DepthwisePlaneShape : std::uint8_t { k3, k5, k3s2, k5s2, k3d, k5d };
+inline constexpr int kDepthwisePlaneShapes = 6;
 
 // A depth tap that meets the input: its plane and its weights, of the first channel.
 template <class T>
@@ -696,8 +696,9 @@ struct WinogradOutputArgs {
 //   lane]
 //
 // for rows, columns <= r; the missing ones are zeros. Points of negative offsets are left out.
-// Vectors of a cache line may go past the caches, to lines that no cache then has to read: they
-// need a fence before another thread reads them.
+// With past_caches, vectors of a cache line go to memory, and no cache has to read the lines
+// before: `to` and the offsets are then those of whole lines, and another thread needs a fence to
+// read them.
 template <class T>
 struct WinogradWeightsArgs {
   const T* from;
@@ -757,7 +758,8 @@ struct KernelTable {
 
   // [shape], or null where registers are too few or pixels of a stride cannot be told apart
   void (*depthwise_plane[kDepthwisePlaneShapes])(const DepthwisePlaneArgs<T>&);
-  bool planes_roll;  // strips of columns go down most planes, not tiles along their rows
+  // Whether strips of columns go down most of these planes, not tiles along their rows.
+  bool planes_roll[kDepthwisePlaneShapes];
 
   // [shape][tile rows - 1]
   void (*depthwise_channels[kDepthwiseShapeCount][kMaxDepthwiseChannelRows])(

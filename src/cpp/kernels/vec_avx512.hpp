@@ -108,6 +108,10 @@ struct Vec<float> {
   void store(float* p) const { _mm512_storeu_ps(p, v); }
   void store(Mask mask, float* p) const { _mm512_mask_storeu_ps(p, mask, v); }
   void stream(float* p) const { _mm512_stream_ps(p, v); }
+  static Vec joined(Half low, Half high) {
+    const __m512d whole = _mm512_castps_pd(_mm512_castps256_ps512(low.v));
+    return {_mm512_castpd_ps(_mm512_insertf64x4(whole, _mm256_castps_pd(high.v), 1))};
+  }
 
   static Mask mask_range(int begin, int end) {
     return static_cast<Mask>((1u << end) - (1u << begin));

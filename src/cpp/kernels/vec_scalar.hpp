@@ -3,6 +3,8 @@
 //   load(p), store(p)                    any alignment
 //   load(rest, mask, p), store(mask, p)  only lanes in the mask touch memory; others keep `rest`;
 //                                        stored lanes are a range
+//   stream(p)                            where a vector is a cache line: to memory, past the caches
+//   joined(low, high)                    there, of two Half
 //   load_even(rest, begin, end, p)       lanes [begin, end) read p[2 * lane], others keep `rest`
 //   load_or_zero(mask, p)                load(zero(), mask, p)
 //   even(low, high), odd(low, high)      every second lane of both, the lanes of low first

@@ -508,10 +508,11 @@ void winograd_weights(const WinogradWeightsArgs<T>& args) {
           if constexpr (kParts == 1) {
             __builtin_memcpy(&v, &low, sizeof(v));
           } else {
+            typename V::Half halves[kParts];
             const auto high = __builtin_convertvector(points[1][j], Values);
-            const auto both = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
-                                                      11, 12, 13, 14, 15);
-            __builtin_memcpy(&v, &both, sizeof(v));
+            __builtin_memcpy(&halves[0], &low, sizeof(low));
+            __builtin_memcpy(&halves[1], &high, sizeof(high));
+            v = V::joined(halves[0], halves[1]);
           }
           v.stream(to);
           continue;
