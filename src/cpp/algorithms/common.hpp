@@ -133,14 +133,13 @@ inline double layout_cost(const ConvProblem& problem) {
   return share(most_in_channels(problem)) + share(most_out_channels(problem));
 }
 
-// Whether the weights of so many input channels follow each other as in [channel][taps].
-inline bool taps_are_dense(const ConvProblem& problem, const WeightView& view,
-                           std::int64_t in_channels) {
+// Whether a channel's weights follow each other as in [channel][taps].
+inline bool taps_are_dense(const ConvProblem& problem, const WeightView& view) {
   std::int64_t step = 1;
   for (std::size_t axis = kSpatialAxes; axis-- > 0; step *= problem.axes[axis].kernel) {
     if (problem.axes[axis].kernel > 1 && view.axis_stride[axis] != step) return false;
   }
-  return in_channels == 1 || view.in_stride == step;
+  return view.in_stride == step;
 }
 
 // Packs a group's weights as panels [k][width], one after the other, for consecutive parts of the
@@ -150,7 +149,7 @@ void pack_panels(const ConvProblem& problem, const WeightView& view, const Group
                  const Split& parts, std::int64_t unit, const KernelTable<T>& table, T* to) {
   const T* const from = static_cast<const T*>(view.data);
   const std::int64_t taps = problem.taps();
-  const bool dense = taps_are_dense(problem, view, group.in_channels);
+  const bool dense = taps_are_dense(problem, view);
   for (std::int64_t part = 0; part < parts.count(); ++part) {
     const std::int64_t width = parts.size(part) * unit;
     const std::int64_t begin = parts.begin(part) * unit;
@@ -211,7 +210,7 @@ void pack_lanes(const ConvProblem& problem, const std::vector<WeightView>& weigh
     const auto distance =
         reinterpret_cast<std::uintptr_t>(from) - reinterpret_cast<std::uintptr_t>(args.from);
     if (lane == 1) step = distance;
-    even = even && taps_are_dense(problem, view, in_channels) &&
+    even = even && taps_are_dense(problem, view) &&
            distance == static_cast<std::uintptr_t>(lane) * step;
   });
   args.row_stride = static_cast<std::int64_t>(step) / std::int64_t(sizeof(T));

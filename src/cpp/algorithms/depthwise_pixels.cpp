@@ -465,7 +465,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
       }
       args.channels = next - g;
       const bool others = next < task.group_end;
-      const bool in_order = !planes_roll_ && height.dilation == 1 &&
+      const bool in_order = !planes_roll_ && height.dilation == 1 && height.in > 1 &&
                             (rows == height.out || plane_bytes > kReadAheadBytes);
       if (!in_order) {
         args.ahead = others && plane_bytes <= kReadAheadBytes ? args.x_channel : 0;

@@ -367,7 +367,7 @@ class WinogradPlan final : public Plan {
     args.padded_rows = table_.lanes;
     args.pitch = table_.lanes;
     args.to = to;
-    if (taps_are_dense(problem(), view, channels)) {
+    if (taps_are_dense(problem(), view)) {
       args.count = channels * problem().taps();
       args.run = args.count;
       return table_.transpose(args);

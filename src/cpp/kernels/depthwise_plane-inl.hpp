@@ -376,10 +376,10 @@ template <class V, int kVectors, bool kEdge, class T>
   std::int64_t in_row = -args.pad_row;
   using Sums = V[kVectors];
   const auto place = [&](int v) { return v < kVectors - 1 ? v * V::lanes : last_vector; };
-  // Calls add(w, pixels) for what each tap of the row at `from` meets.
   typename V::Mask masks[6];
 #pragma GCC unroll 6
   for (int i = 0; i < 6; ++i) masks[i] = strip->load[i];
+  // Calls add(w, pixels) for what each tap of the row at `from` meets.
   const auto each_tap = [&](const T* from, const auto& add) __attribute__((always_inline)) {
     const T* vectors[kVectors];
 #pragma GCC unroll 4
