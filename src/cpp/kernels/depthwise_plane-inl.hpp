@@ -606,39 +606,45 @@ static void narrow_plane_of(const DepthwisePlaneArgs<T>& args) {
 template <class T>
 constexpr std::int64_t kLargePlane = (32 << 10) / sizeof(T);
 
-// Goes down all strips of planes of `vectors` of columns, at least two, the last of which is
-// `right`. Loads at the outer sides of the first and the last strip take the masks of `left` and
-// `right`.
-template <class V, PlaneTaps kTaps, class T>
-static void roll_planes(const DepthwisePlaneArgs<T>& args, std::int64_t vectors,
-                        const PlaneVector<V>& left, const PlaneVector<V>& right) {
-  constexpr int kLoads = plane_loads<V>(3, kTaps);
-  const std::int64_t count = (vectors + kStripVectors - 1) / kStripVectors;
-  PlaneStrip<V, T> strip;
+// Calls roll(strip, size, x, last_vector, out, residual) for all strips of planes of `vectors` of
+// columns, with what roll_strip() and roll_long_strip() take. With the first and the last vector in
+// `sides`, of which the last one ends with the row, strips have at least two vectors, and loads at
+// their outer sides take masks. Else each vector is a strip, and takes masks for all.
+template <class V, int kSize, PlaneTaps kTaps, class T, class Roll>
+static inline void for_each_strip(const DepthwisePlaneArgs<T>& args, std::int64_t vectors,
+                                  const PlaneVector<V>* sides, const Roll& roll) {
+  constexpr int kLoads = plane_loads<V>(kSize, kTaps);
+  const std::int64_t count = sides ? (vectors + kStripVectors - 1) / kStripVectors : vectors;
+  PlaneStrip<V, T, kSize> strip;
   for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
     const T* const weights = args.planes[0].weights + channel * args.weights_channel;
-#pragma GCC unroll 9
-    for (int i = 0; i < 9; ++i) strip.kernel[i] = V::broadcast(weights[i]);
+#pragma GCC unroll 25
+    for (int i = 0; i < kSize * kSize; ++i) strip.kernel[i] = V::broadcast(weights[i]);
     strip.bias = end.bias;
     strip.low = end.low;
     strip.high = end.high;
     const T* const x = args.planes[0].x + channel * args.x_channel - args.pad_row * args.x_row;
-    std::int64_t column = left.column;
+    std::int64_t column = args.column;
     for (std::int64_t n = 0; n < count; ++n) {
       const std::int64_t size = vectors / count + (n < vectors % count ? 1 : 0);
-      const bool ends = n == count - 1;
-      for (int i = 0; i < kLoads; ++i) {
-        const bool at_left = n == 0 && plane_load_at_side(kLoads, kTaps, 0, i);
-        const bool at_right = ends && plane_load_at_side(kLoads, kTaps, 1, i);
-        strip.load[i] = at_left    ? left.load[i]
-                        : at_right ? right.load[i]
-                                   : V::mask_range(0, V::lanes);
+      std::int64_t last_vector = (size - 1) * V::lanes;
+      if (sides) {
+        const bool ends = n == count - 1;
+        for (int i = 0; i < kLoads; ++i) {
+          const bool at_left = n == 0 && plane_load_at_side(kLoads, kTaps, 0, i);
+          const bool at_right = ends && plane_load_at_side(kLoads, kTaps, 1, i);
+          strip.load[i] = at_left    ? sides[0].load[i]
+                          : at_right ? sides[1].load[i]
+                                     : V::mask_range(0, V::lanes);
+        }
+        if (ends) last_vector = sides[1].column - column;
+      } else {
+        const PlaneVector<V> vector = plane_vector<V, kSize, kTaps>(args, column);
+        for (int i = 0; i < kLoads; ++i) strip.load[i] = vector.load[i];
+        strip.store = vector.store;
       }
-      const auto roll = size == 2   ? roll_strip<V, kTaps, 2, T>
-                        : size == 3 ? roll_strip<V, kTaps, 3, T>
-                                    : roll_strip<V, kTaps, 4, T>;
-      roll(args, strip, x + column * stride_of(kTaps) - args.pad_column,
-           ends ? right.column - column : (size - 1) * V::lanes, end.out + column);
+      roll(strip, size, x + column * stride_of(kTaps) - args.pad_column, last_vector,
+           end.out + column, end.residual ? end.residual + column : nullptr);
       column += size * V::lanes;
     }
   });
@@ -682,54 +688,20 @@ void depthwise_plane_k5s2(const DepthwisePlaneArgs<T>& args) {
   using V = Vec<T>;
   constexpr PlaneTaps kTaps = PlaneTaps::even;
   const std::int64_t vectors = (args.columns + V::lanes - 1) / V::lanes;
-  const std::int64_t count = (vectors + kStripVectors - 1) / kStripVectors;
-  const bool sides = edges_are_sides<V, 5, kTaps>(args, vectors);
   const auto vector_at = [&](std::int64_t column) {
     return plane_vector<V, 5, kTaps>(args, column);
   };
-  const std::int64_t right = args.column + args.columns - V::lanes;
-  const PlaneVector<V> side[2] = {vector_at(args.column), vector_at(right)};
-  PlaneStrip<V, T, 5> strip;
-  for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
-    const T* const weights = args.planes[0].weights + channel * args.weights_channel;
-#pragma GCC unroll 25
-    for (int i = 0; i < 25; ++i) strip.kernel[i] = V::broadcast(weights[i]);
-    strip.bias = end.bias;
-    strip.low = end.low;
-    strip.high = end.high;
-    const T* const x = args.planes[0].x + channel * args.x_channel - args.pad_row * args.x_row;
-    const auto roll = [&](auto run, std::int64_t column, std::int64_t last_vector) {
-      run(args, strip, x + column * 2 - args.pad_column, last_vector, end.out + column,
-          end.residual ? end.residual + column : nullptr);
-    };
-    std::int64_t column = args.column;
-    if (!sides) {
-      for (std::int64_t n = 0; n < vectors; ++n, column += V::lanes) {
-        const PlaneVector<V> vector = vector_at(column);
-        for (int i = 0; i < 6; ++i) strip.load[i] = vector.load[i];
-        strip.store = vector.store;
-        roll(roll_long_strip<V, 1, true, T>, column, 0);
-      }
-      return;
-    }
-    for (std::int64_t n = 0; n < count; ++n) {
-      const std::int64_t size = vectors / count + (n < vectors % count ? 1 : 0);
-      const bool ends = n == count - 1;
-      for (int i = 0; i < 6; ++i) {
-        const bool at_left = n == 0 && i % 2 == 0;
-        const bool at_right = ends && i % 2 == 1;
-        strip.load[i] = at_left    ? side[0].load[i]
-                        : at_right ? side[1].load[i]
-                                   : V::mask_range(0, V::lanes);
-      }
-      const std::int64_t last_vector = ends ? right - column : (size - 1) * V::lanes;
-      const auto run = size == 2   ? roll_long_strip<V, 2, false, T>
-                       : size == 3 ? roll_long_strip<V, 3, false, T>
-                                   : roll_long_strip<V, 4, false, T>;
-      roll(run, column, last_vector);
-      column += size * V::lanes;
-    }
-  });
+  const PlaneVector<V> sides[2] = {vector_at(args.column),
+                                   vector_at(args.column + args.columns - V::lanes)};
+  for_each_strip<V, 5, kTaps>(args, vectors,
+                              edges_are_sides<V, 5, kTaps>(args, vectors) ? sides : nullptr,
+                              [&](const auto& strip, std::int64_t size, auto... where) {
+                                const auto roll = size == 1   ? roll_long_strip<V, 1, true, T>
+                                                  : size == 2 ? roll_long_strip<V, 2, false, T>
+                                                  : size == 3 ? roll_long_strip<V, 3, false, T>
+                                                              : roll_long_strip<V, 4, false, T>;
+                                roll(args, strip, where...);
+                              });
 }
 
 template <class V, int kSize, PlaneTaps kTaps, class T>
@@ -755,7 +727,15 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   if constexpr (kRolls) {
     // Residuals, which would take more registers, and wide padding are rare.
     if (sides && args.plane_count == 1 && !args.end.residual) {
-      return roll_planes<V, kTaps>(args, vectors, side[0], side[1]);
+      return for_each_strip<V, 3, kTaps>(args, vectors, side,
+                                         [&](const auto& strip, std::int64_t size, const T* x,
+                                             std::int64_t last_vector, T* out, const T*) {
+                                           const auto roll = size == 2 ? roll_strip<V, kTaps, 2, T>
+                                                             : size == 3
+                                                                 ? roll_strip<V, kTaps, 3, T>
+                                                                 : roll_strip<V, kTaps, 4, T>;
+                                           roll(args, strip, x, last_vector, out);
+                                         });
     }
   }
 
@@ -789,19 +769,20 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   // them again. At stride 1 that would gain nothing, and reading from memory would lose a tenth.
   const bool large = kStride == 2 && args.rows * kStride * args.in_columns > kLargePlane<T>;
   const auto parts = kTiles.cut(args.rows, large ? 2 * kTiles.kMost : args.rows);
-  const auto single_cut = kSingle.cut(parts.rows);
-  const auto single_cut_of_more = kSingle.cut(parts.rows + 1);
-  const auto cut = kTiles.cut(parts.rows);
-  const auto cut_of_more = kTiles.cut(parts.rows + 1);
+  // Of a part, and of one that is a row higher.
+  const typename decltype(kSingle)::Cut single_cuts[2] = {kSingle.cut(parts.rows),
+                                                          kSingle.cut(parts.rows + 1)};
+  const typename decltype(kTiles)::Cut cuts[2] = {kTiles.cut(parts.rows),
+                                                  kTiles.cut(parts.rows + 1)};
   const auto run_part = [&](std::int64_t channel, const DepthwiseEnd<T>& end, std::int64_t row,
                             bool more) {
-    const auto& singles = more ? single_cut_of_more : single_cut;
+    const auto& singles = single_cuts[more];
     const auto run_single = [&](const PlaneVector<V>& vector, PlaneEdge where) {
       kSingle.run(args, channel, end, row, singles, &vector, 1, where);
     };
     const auto run_pairs = [&](const PlaneVector<V>* two, std::int64_t count, PlaneEdge where) {
       if constexpr (!kRolls) {
-        kTiles.run(args, channel, end, row, more ? cut_of_more : cut, two, count, where);
+        kTiles.run(args, channel, end, row, cuts[more], two, count, where);
       } else if (where == PlaneEdge::none) {
         kSingle.run(args, channel, end, row, singles, two, 2 * count, where);
       } else {
