@@ -28,11 +28,12 @@ constexpr int stride_of(PlaneTaps taps) {
   return taps == PlaneTaps::even || taps == PlaneTaps::odd ? 2 : 1;
 }
 
-// Loads per row under a vector of outputs. In an order of its own no lane has its neighbour next to
-// it: the third tap at stride 2 takes loads of its own there.
+// Loads per row under a vector of outputs. At stride 2 those of two taps are two vectors, and what
+// each further tap adds at the right is a single element. In an order of its own no lane has its
+// neighbour next to it: the third of three taps takes vectors of its own there.
 template <class V>
 constexpr int plane_loads(int size, PlaneTaps taps) {
-  return stride_of(taps) == 1 ? size : size == 5 ? 6 : V::mixes_pairs ? 4 : 2;
+  return stride_of(taps) == 1 ? size : size == 5 ? 5 : V::mixes_pairs ? 4 : 2;
 }
 
 template <PlaneTaps kTaps, class T>
@@ -40,10 +41,16 @@ template <PlaneTaps kTaps, class T>
   return kTaps == PlaneTaps::apart ? args.tap_step : 1;
 }
 
+// Where those of five taps at stride 2 lie, from the first tap on.
+template <class V>
+constexpr int long_load_at(int i) {
+  return i < 2 ? i * V::lanes : 2 * V::lanes + i - 2;
+}
+
 // Whether a load may reach over the side of the plane if its vector is the first of a row (v = 0)
 // or ends with the row (v = 1).
 constexpr bool plane_load_at_side(int loads, PlaneTaps taps, int v, int i) {
-  if (stride_of(taps) == 2) return i % 2 == v;
+  if (stride_of(taps) == 2) return (loads == 5 ? i > 0 : i % 2) == v;
   return v == 0 ? i < loads / 2 : 2 * i >= loads;
 }
 
@@ -379,32 +386,39 @@ template <class V, int kVectors, bool kEdge, class T>
   typename V::Mask masks[6];
 #pragma GCC unroll 6
   for (int i = 0; i < 6; ++i) masks[i] = strip->load[i];
-  // Calls add(w, pixels) for what each tap of the row at `from` meets.
+  // Calls add(w, pixels) for what each tap of the row at `from` meets, and asks for the row `ahead`.
   const auto each_tap = [&](const T* from, const auto& add) __attribute__((always_inline)) {
-    const T* vectors[kVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      vectors[v] = from + place(v) * 2;
-      asm("" : "+r"(vectors[v]));  // or GCC would keep an address for every load
-    }
+    const T* last = from + last_vector * 2;
+    const T* next = from + ahead;
+    asm("" : "+r"(from), "+r"(last), "+r"(next));  // or GCC would keep an address for every load
+#pragma GCC unroll 8
+    for (int i = 0; i < 2 * kVectors; ++i) __builtin_prefetch(next + i * V::lanes, 0, 2);
     const auto load = [&](int v, int i) __attribute__((always_inline)) {
-      const T* const at = vectors[v] + i / 2 * 2 + i % 2 * V::lanes;
-      const bool masked = kEdge || (v == 0 && i % 2 == 0) || (v == kVectors - 1 && i % 2 == 1);
+      const T* const at =
+          (v < kVectors - 1 ? from + v * V::lanes * 2 : last) + long_load_at<V>(i);
+      const bool masked = kEdge || (v == 0 && plane_load_at_side(5, PlaneTaps::even, 0, i)) ||
+                          (v == kVectors - 1 && plane_load_at_side(5, PlaneTaps::even, 1, i));
+      if (i > 1) return masked ? V::first_or_zero(masks[i], at) : V::first(at);
       return masked ? V::load_or_zero(masks[i], at) : V::load(at);
     };
-#pragma GCC unroll 3
-    for (int w = 0; w < 5; w += 2) {
-      Sums even;
-      Sums odd;
+    Sums even;
+    Sums odd;
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
-        const V low = load(v, w);
-        const V high = load(v, w + 1);
-        even[v] = V::even(low, high);
-        if (w < 4) odd[v] = V::odd(low, high);
-      }
-      add(w, even);
-      if (w < 4) add(w + 1, odd);
+    for (int v = 0; v < kVectors; ++v) {
+      V low = load(v, 0);
+      V high = load(v, 1);
+      asm("" : "+v"(low.v), "+v"(high.v));  // or GCC would load both twice
+      even[v] = V::even(low, high);
+      odd[v] = V::odd(low, high);
+    }
+    add(0, even);
+    add(1, odd);
+#pragma GCC unroll 3
+    for (int w = 2; w < 5; ++w) {
+      Sums& pixels = w == 3 ? odd : even;
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) pixels[v] = V::next_lane(pixels[v], load(v, w));
+      add(w, pixels);
     }
   };
   const auto add_tap = [&](int tap, const Sums& pixels, Sums& sums) __attribute__((always_inline)) {
@@ -439,12 +453,6 @@ template <class V, int kVectors, bool kEdge, class T>
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       c[v] = V::zero();
-      const T* const next = x + ahead + v * V::lanes * 2;
-#pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i) {
-        __builtin_prefetch(next + i * V::lanes, 0, 2);
-        __builtin_prefetch(next + x_row + i * V::lanes, 0, 2);
-      }
     }
     if (static_cast<std::uint64_t>(in_row) < in_rows) {
       each_tap(x, [&](int w, const Sums& pixels) __attribute__((always_inline)) {
@@ -455,13 +463,14 @@ template <class V, int kVectors, bool kEdge, class T>
     }
     if (row >= 0) end_row(a);
     if (++row == rows) return true;
+    x += x_row;
     if (static_cast<std::uint64_t>(in_row + 1) < in_rows) {
-      each_tap(x + x_row, [&](int w, const Sums& pixels) __attribute__((always_inline)) {
+      each_tap(x, [&](int w, const Sums& pixels) __attribute__((always_inline)) {
         add_tap(15 + w, pixels, b);
         add_tap(5 + w, pixels, c);
       });
     }
-    x += 2 * x_row;
+    x += x_row;
     in_row += 2;
     return false;
   };
@@ -542,11 +551,12 @@ struct PlaneTileTable {
 };
 
 // The first element of the `i`-th load of the vector at a column.
-template <class V, PlaneTaps kTaps, class T>
+template <class V, int kSize, PlaneTaps kTaps, class T>
 static inline std::int64_t plane_load_at(const DepthwisePlaneArgs<T>& args, std::int64_t column,
                                          int i) {
   const std::int64_t first = column * stride_of(kTaps) - args.pad_column;
   if (stride_of(kTaps) == 1) return first + i * tap_step<kTaps>(args);
+  if (kSize == 5) return first + long_load_at<V>(i);
   const int tap = kTaps == PlaneTaps::even ? i / 2 * 2 : i < 2 ? 1 : 0;
   return first + tap + i % 2 * V::lanes;
 }
@@ -567,7 +577,7 @@ static inline PlaneVector<V> plane_vector(const DepthwisePlaneArgs<T>& args, std
   constexpr int kLoads = plane_loads<V>(kSize, kTaps);
 #pragma GCC unroll 8
   for (int i = 0; i < kLoads; ++i) {
-    const std::int64_t at = plane_load_at<V, kTaps>(args, column, i);
+    const std::int64_t at = plane_load_at<V, kSize, kTaps>(args, column, i);
     vector.load[i] = range(-at, args.in_columns - at);
   }
   vector.store = range(0, args.column + args.columns - column);
@@ -656,8 +666,7 @@ static bool is_inside(const DepthwisePlaneArgs<T>& args, std::int64_t column) {
   constexpr int kStride = stride_of(kTaps);
   const std::int64_t left = column * kStride - args.pad_column;
   std::int64_t reach = (V::lanes - 1) * kStride + (kSize - 1) * tap_step<kTaps>(args) + 1;
-  const bool pairs = V::mixes_pairs || kSize == 5;
-  if (pairs && kTaps == PlaneTaps::even) ++reach;  // its last load
+  if (V::mixes_pairs && kTaps == PlaneTaps::even) ++reach;  // its last load
   return left >= 0 && left + reach <= args.in_columns &&
          column + V::lanes <= args.column + args.columns;
 }
@@ -671,7 +680,7 @@ static bool edges_are_sides(const DepthwisePlaneArgs<T>& args, std::int64_t vect
     return is_inside<V, kSize, kTaps>(args, args.column + vector * V::lanes);
   };
   const auto is_whole = [&](std::int64_t column, int i) {
-    const std::int64_t at = plane_load_at<V, kTaps>(args, column, i);
+    const std::int64_t at = plane_load_at<V, kSize, kTaps>(args, column, i);
     return at >= 0 && at + V::lanes <= args.in_columns;
   };
   const std::int64_t right = args.column + args.columns - V::lanes;
