@@ -29,6 +29,9 @@ namespace {
 // A block's padded rows: most of an L1 and the near part of an L2 cache.
 constexpr std::int64_t kRowsBytes = 96 << 10;
 
+// What it may take to have more rows than taps reach over.
+constexpr std::int64_t kTallRowsBytes = 448 << 10;
+
 // What a block may take if even one output row needs more.
 constexpr std::int64_t kMostRowsBytes = 2 << 20;
 
@@ -205,7 +208,10 @@ class DirectPlan final : public Plan {
       channels_ = (channels_ - 1) / kChannelBlock * kChannelBlock;
     }
     rows_ = 1;
-    while (rows_ < all_rows && bytes(rows_ + 1, channels_) <= kRowsBytes) ++rows_;
+    while (rows_ < all_rows &&
+           bytes(rows_ + 1, channels_) <= (rows_ < wanted_rows ? kTallRowsBytes : kRowsBytes)) {
+      ++rows_;
+    }
     channel_stride_ = layout_.channel(rows_);
     // Sums of several passes wait in between.
     sums_rows_ = channels_ >= most ? table_.tile_rows : most_out_channels(p);
