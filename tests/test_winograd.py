@@ -161,6 +161,33 @@ def test_weights_that_no_cache_holds(dtype: Any, kernel: tuple[int, int]) -> Non
     problem.check("winograd")
 
 
+@pytest.mark.parametrize(
+    ("weight", "size", "arguments"),
+    [
+        ((70, 2048, 3, 3), (4, 60), {}),
+        ((70, 2033, 3, 3), (9, 31), dict(dilation=(3, 2))),
+        ((9, 1030, 5, 5), (7, 50), {}),
+        ((9, 1360, 3, 3, 3), (2, 5, 60), dict(stride=(2, 1, 1))),
+        ((9, 100, 33, 3, 3), (3, 5, 60), {}),
+        ((140, 1024, 3, 3), (5, 90), dict(groups=2)),
+    ],
+    ids=str,
+)
+def test_channels_in_passes(
+    dtype: Any,
+    data_format: str,
+    weight: tuple[int, ...],
+    size: tuple[int, ...],
+    arguments: dict[str, Any],
+) -> None:
+    shape = (1, weight[1] * arguments.get("groups", 1), *size)
+    padding = tuple(kernel // 2 for kernel in weight[2:])
+    problem = make(shape, weight, dtype, padding=padding, data_format=data_format, **arguments)
+    problem.check("winograd")
+    y = problem.run("winograd", num_threads=1)
+    np.testing.assert_array_equal(problem.run("winograd", num_threads=3), y)
+
+
 @kernels
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("padding", [0, 1, 3])

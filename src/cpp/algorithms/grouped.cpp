@@ -731,7 +731,7 @@ bool pixels_pay(const ConvProblem& p) {
            (undilated || whole < 1.85 * static_cast<double>(width.out) || width.out <= 8);
   }
   if (plane && width.stride == 2) {
-    if (width.kernel == 5) return p.axes[0].kernel == 1 && width.out >= 20;
+    if (width.kernel == 5) return p.axes[0].kernel == 1 && width.out >= 17;
     if (width.kernel == 4) {
       return width.out >= 24 && whole <= 1.2 * static_cast<double>(width.out);
     }

@@ -2,7 +2,7 @@
 // quarter of the multiplications.
 //
 // A task takes a block of tiles (m x m, 1 x m or m x 1 output pixels each, in row-major order) of
-// one image and group, transforms all its input channels, and goes through its panels of output
+// one image and group, transforms its input channels, and goes through its panels of output
 // channels:
 //
 //   points [slice][36 or 6][channels / lanes][tile][lanes]
@@ -17,7 +17,8 @@
 //       channel      width: output channels of a panel
 //
 // Weights are read once per task and in the order of their addresses, the next ones prefetched
-// while the tiles of a block meet the current ones.
+// while the tiles of a block meet the current ones. Where points of all channels would leave room
+// for few tiles, a task takes some channels at a time through all panels, whose sums wait.
 //
 // At the end of an axis tiles may have fewer outputs than m, and points. Each point has the tiles
 // that need it in front; its sums of the others are zeros.
@@ -47,12 +48,15 @@
 namespace pyconv {
 namespace {
 
-// Points per block, in tiles of 36. Fewer than 14 tiles wait for weights (512 channels on 28 x 28:
-// 240 effective GFLOP/s with 7 tiles, 320 with 14, 383 with 28), more than 28 gain nothing. Points
-// may leave L2, since each element that comes back is used by a whole panel: 1024 channels still
-// gain a quarter with 28 tiles instead of 17.
-constexpr std::int64_t kMostTiles = 28;
-constexpr std::int64_t kPointsBytes = 17 << 18;  // 4.25 MiB
+// What a task works on: the points of a block of tiles, and sums. Fewer than 14 tiles wait for
+// weights (512 channels on 28 x 28: 240 effective GFLOP/s with 7 tiles, 320 with 14, 383 with 28).
+// Points may leave L2, since each element that comes back is used by a whole panel.
+constexpr std::int64_t kMostTiles = 28;           // of 36 points
+constexpr std::int64_t kMostTilesFar = 56;        // where an L3 cache may not hold the weights
+constexpr std::int64_t kBlockBytes = 4000 << 10;  // copies of rows take little more
+constexpr std::int64_t kNearWeightBytes = 8 << 20;
+constexpr std::int64_t kFewestPassChannels = 256;
+constexpr std::int64_t kMostPanelChannels = 64;
 
 constexpr std::int64_t kMostDilation = 64;  // its square is the number of phases
 
@@ -218,12 +222,31 @@ AxisTiles count_tiles(const Axis& axis, const Side& side) {
   return tiles;
 }
 
-// How many tiles of so many channels a block has at most.
-std::int64_t tiles_per_block(std::int64_t channels, std::int64_t points, std::size_t element) {
-  const std::int64_t bytes =
-      std::max<std::int64_t>(1, points * channels * static_cast<std::int64_t>(element));
-  return std::clamp<std::int64_t>(kPointsBytes / bytes, 1,
-                                  kMostTiles * kMostWinogradPoints / points);
+// Blocks of channels of all slices.
+std::int64_t channel_blocks(std::int64_t slices, std::int64_t channels) {
+  return slices * std::max<std::int64_t>(1, ceil_div(channels, kWinogradDepth));
+}
+
+// What a task takes at a time, at most.
+struct BlockSize {
+  std::int64_t tiles;
+  std::int64_t channel_blocks;
+};
+
+// Of so many tiles of a plane.
+BlockSize block_size(std::int64_t all_tiles, std::int64_t slices, std::int64_t channels,
+                     std::int64_t out_channels, std::int64_t points, std::size_t element) {
+  const std::int64_t tile_bytes = points * static_cast<std::int64_t>(element);
+  const bool far = slices * channels * out_channels > kNearWeightBytes / tile_bytes;
+  const std::int64_t most = (far ? kMostTilesFar : kMostTiles) * kMostWinogradPoints / points;
+  const std::int64_t room = kBlockBytes / tile_bytes;
+  const std::int64_t tiles =
+      std::clamp<std::int64_t>(room / (slices * channels + kMostPanelChannels), 1, most);
+  // Passes must make up for keeping the sums of all panels.
+  const std::int64_t in_passes = std::min(most, room / (kFewestPassChannels + out_channels));
+  if (tiles >= all_tiles || 2 * in_passes < 3 * tiles)
+    return {tiles, channel_blocks(slices, channels)};
+  return {in_passes, (room / in_passes - out_channels) / kWinogradDepth};
 }
 
 template <class T>
@@ -253,6 +276,9 @@ class WinogradPlan final : public Plan {
       most_panels_ = std::max(most_panels_, groups_.back().panels.count());
       widest_ = std::max(widest_, groups_.back().panels.largest() * table_.lanes);
     }
+    tiles_ = count_tiles(p.axes[1], sides_.row).count * count_tiles(p.axes[2], sides_.column).count;
+    block_ = block_size(tiles_, slice_count(), most_channels_, most_panels_ * widest_, points_,
+                        sizeof(T));
     choose_units();
   }
 
@@ -538,18 +564,14 @@ class WinogradPlan final : public Plan {
     std::int64_t end_[kMostWinogradPoints];
   };
 
-  std::int64_t most_block_tiles() const {
-    return tiles_per_block(slice_count() * most_channels_, points_, sizeof(T));
-  }
-
   void choose_units() {
     const Axis& width = problem().axes[2];
     const std::int64_t phases = std::min(width.dilation, width.out);
-    shares_rows_ = !problem().channels_last && phases > 1 && phases <= most_block_tiles();
+    shares_rows_ = !problem().channels_last && phases > 1 && phases <= block_.tiles;
     if (shares_rows_) {
       column_phases_ = phases;
       const std::int64_t most =
-          std::min<std::int64_t>(winograd_segment(sides_.column.outs), most_block_tiles() / phases);
+          std::min<std::int64_t>(winograd_segment(sides_.column.outs), block_.tiles / phases);
       spans_ = Split::by_limit(phases_.front().tile_columns(sides_), most);
     }
     for (std::size_t first = 0; first < phases_.size(); first += size_of(column_phases_)) {
@@ -560,14 +582,12 @@ class WinogradPlan final : public Plan {
       units_ +=
           phase.tile_rows(sides_) * (shares_rows_ ? spans_.count() : phase.tile_columns(sides_));
     }
-    tiles_ =
-        count_tiles(problem().axes[1], sides_.row).count * count_tiles(width, sides_.column).count;
     if (shares_rows_) unit_tiles_ = tiles_of(0, 1);  // later spans are no longer
   }
 
   Blocking blocking(int threads) const {
     const std::int64_t tiles = tiles_;
-    const std::int64_t fewest = ceil_div(units_, most_block_tiles() / unit_tiles_);
+    const std::int64_t fewest = ceil_div(units_, block_.tiles / unit_tiles_);
     const std::int64_t images = problem().batch *
                                 static_cast<std::int64_t>(problem().groups.size()) *
                                 problem().axes[0].out;
@@ -621,15 +641,22 @@ class WinogradPlan final : public Plan {
     return point_stride(ceil_div(channels, table_.lanes) * table_.lanes * tiles);
   }
 
+  std::int64_t panel_sums(std::int64_t tiles) const {
+    return points_ * point_stride(widest_ * tiles);
+  }
+
   static std::size_t size_of(std::int64_t n) { return static_cast<std::size_t>(n); }
 
   Scratch carve(void* base, const Blocking& blocks) const {
     const std::int64_t tiles = blocks.units.largest() * unit_tiles_;
     Carver carver(base);
     Scratch scratch;
-    scratch.points =
-        carver.take<T>(size_of(slice_count() * points_ * points_stride(most_channels_, tiles)));
-    scratch.sums = carver.take<T>(size_of(points_ * point_stride(widest_ * tiles)));
+    const std::int64_t elements =
+        std::min(slice_count() * points_stride(most_channels_, tiles),
+                 block_.channel_blocks * points_stride(kWinogradDepth, tiles));
+    scratch.points = carver.take<T>(size_of(points_ * elements));
+    const std::int64_t panels = has_passes() ? ceil_div(most_panels_, blocks.parts) : 1;
+    scratch.sums = carver.take<T>(size_of(panels * panel_sums(tiles)));
     scratch.strip = carver.take<T>(size_of(kWinogradStrip * table_.lanes));
     scratch.span = carver.take<T>(size_of(shares_rows_ ? sides_.row.points * span_pitch() : 0));
     scratch.slots = carver.take<WinogradSlots>(size_of(tiles));  // at most as many segments
@@ -693,6 +720,22 @@ class WinogradPlan final : public Plan {
     }
   }
 
+  // Of the blocks of channels of a group, those of one slice after those of another.
+  Split passes_of(std::int64_t channels) const {
+    return Split::by_limit(channel_blocks(slice_count(), channels), block_.channel_blocks);
+  }
+
+  bool has_passes() const { return passes_of(most_channels_).count() > 1; }
+
+  // The channels of a slice that a pass takes, of so many.
+  static Range channels_of(std::int64_t slice, const Range& pass, std::int64_t channels) {
+    const std::int64_t blocks = ceil_div(channels, kWinogradDepth);
+    const auto channel = [&](std::int64_t block) {
+      return std::clamp<std::int64_t>((block - slice * blocks) * kWinogradDepth, 0, channels);
+    };
+    return {channel(pass.begin), channel(pass.end)};
+  }
+
   void run_task(const ConvArrays& arrays, const Blocking& blocks, const Task& task,
                 const Task& next, const Scratch& scratch) const {
     const Group& group = problem().groups[task.group];
@@ -703,32 +746,43 @@ class WinogradPlan final : public Plan {
     SlotCounter slots(sides_, tiles);
     WinogradSlots* to = scratch.slots;
     for_each_segment(begin, end, [&](const Segment& segment) { slots.fill(segment, *to++); });
-    transform_input(arrays, task, group, begin, end, tiles, scratch);
 
     const Split parts = Split::by_count(plan.panels.count(), blocks.parts);
-    for (std::int64_t panel = parts.begin(task.part); panel < parts.end(task.part); ++panel) {
-      const std::int64_t first = plan.panels.begin(panel) * table_.lanes;
-      const std::int64_t width = width_of(plan.panels, panel);
-      const std::int64_t channels = std::min(width, group.out_channels - first);
-      const T* weights = static_cast<const T*>(arrays.packed_weights) +
-                         plan.packed_offsets[static_cast<std::size_t>(panel)];
-      // At each point a share of the pixels that this panel writes, and of the next task's input.
-      const auto read_ahead = [&](int point) {
-        const std::int64_t panels = parts.size(task.part);
-        const std::int64_t share = (panel - parts.begin(task.part)) * points_ + point;
-        const auto part_of = [](std::int64_t n, std::int64_t i, std::int64_t count) {
-          return Range{n * i / count, n * (i + 1) / count};
+    const Split passes = passes_of(group.in_channels);
+    for (std::int64_t index = 0; index < passes.count(); ++index) {
+      const Range pass{passes.begin(index), passes.end(index)};
+      const bool last = index + 1 == passes.count();
+      transform_input(arrays, task, group, pass, begin, end, tiles, scratch);
+      Scratch at = scratch;
+      for (std::int64_t panel = parts.begin(task.part); panel < parts.end(task.part); ++panel) {
+        const std::int64_t first = plan.panels.begin(panel) * table_.lanes;
+        const std::int64_t width = width_of(plan.panels, panel);
+        const std::int64_t channels = std::min(width, group.out_channels - first);
+        const T* weights = static_cast<const T*>(arrays.packed_weights) +
+                           plan.packed_offsets[static_cast<std::size_t>(panel)];
+        // At each point a share of the pixels that this panel writes, and of the next task's input.
+        const auto read_ahead = [&](int point) {
+          if (!last) return;
+          const std::int64_t panels = parts.size(task.part);
+          const std::int64_t share = (panel - parts.begin(task.part)) * points_ + point;
+          const auto part_of = [](std::int64_t n, std::int64_t i, std::int64_t count) {
+            return Range{n * i / count, n * (i + 1) / count};
+          };
+          prefetch_output(arrays, task, group.out_begin + first, part_of(channels, point, points_),
+                          begin, end);
+          const Group& next_group = problem().groups[next.group];
+          prefetch_input(arrays, next, next_group.in_begin,
+                         part_of(next_group.in_channels, share, panels * points_),
+                         blocks.units.begin(next.block), blocks.units.end(next.block));
         };
-        prefetch_output(arrays, task, group.out_begin + first, part_of(channels, point, points_),
-                        begin, end);
-        const Group& next_group = problem().groups[next.group];
-        prefetch_input(arrays, next, next_group.in_begin,
-                       part_of(next_group.in_channels, share, panels * points_),
-                       blocks.units.begin(next.block), blocks.units.end(next.block));
-      };
-      multiply(weights, task.depth, group.in_channels, channels, tiles, slots, scratch, read_ahead);
-      transform_output(arrays, task, group.out_begin + first, channels, width, begin, end, tiles,
-                       scratch);
+        multiply(weights, task.depth, group.in_channels, pass, channels, tiles, slots, at,
+                 read_ahead);
+        if (last) {
+          transform_output(arrays, task, group.out_begin + first, channels, width, begin, end,
+                           tiles, at);
+        }
+        if (passes.count() > 1) at.sums += panel_sums(tiles);
+      }
     }
   }
 
@@ -748,7 +802,7 @@ class WinogradPlan final : public Plan {
   }
 
   void transform_input(const ConvArrays& arrays, const Task& task, const Group& group,
-                       std::int64_t begin, std::int64_t end, std::int64_t tiles,
+                       const Range& pass, std::int64_t begin, std::int64_t end, std::int64_t tiles,
                        const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const Strides& strides = arrays.x_strides;
@@ -757,23 +811,26 @@ class WinogradPlan final : public Plan {
                          group.in_begin * strides.channel;
     args.padding_mode = p.padding_mode;
     args.tiles_in_block = tiles;
-    args.point_stride = points_stride(group.in_channels, tiles);
     args.strip = scratch.strip;
     T* points = scratch.points;
-    for (const Slice& slice : slices_) {
+    for (std::int64_t n = 0; n < slice_count(); ++n) {
+      const Slice& slice = slices_[size_of(n)];
+      const Range taken = channels_of(n, pass, group.in_channels);
+      const std::int64_t channels = taken.end - taken.begin;
+      if (channels == 0) continue;
+      args.point_stride = points_stride(channels, tiles);
       const std::int64_t depth = input_depth(task.depth, slice);
       if (depth >= 0) {
-        const T* const plane = all + depth * strides.axis[0];
+        const T* const plane = all + taken.begin * strides.channel + depth * strides.axis[0];
         const WinogradSlots* slots = scratch.slots;
         if (shares_rows_ && strides.axis[2] == 1) {
           for (std::int64_t unit = begin; unit < end; ++unit) {
             args.points = points;
-            slots = transform_span(plane, strides, group.in_channels, slice, unit, slots, args,
-                                   scratch);
+            slots = transform_span(plane, strides, channels, slice, unit, slots, args, scratch);
           }
         } else {
           args.strides = stepped(strides, step_of(p.axes[1]), step_of(p.axes[2]));
-          args.channels = group.in_channels;
+          args.channels = channels;
           for_each_segment(begin, end, [&](const Segment& segment) {
             const WinogradPart& rows = segment.phase.rows[slice.row_part];
             const WinogradPart& columns = segment.phase.columns[slice.column_part];
@@ -914,15 +971,14 @@ class WinogradPlan final : public Plan {
     }
   }
 
-  // The sums of one panel: for each point, points times weights.
+  // Adds a pass to the sums of one panel: for each point, points times weights.
   template <class ReadAhead>
-  void multiply(const T* weights, std::int64_t out_depth, std::int64_t channels,
+  void multiply(const T* weights, std::int64_t out_depth, std::int64_t channels, const Range& pass,
                 std::int64_t out_channels, std::int64_t tiles, const SlotCounter& slots,
                 const Scratch& scratch, const ReadAhead& read_ahead) const {
     const std::int64_t vectors = ceil_div(out_channels, table_.lanes);
     const std::int64_t width = vectors * table_.lanes;
     const bool low = ends_low(table_, out_channels);
-    const std::int64_t from_stride = points_stride(channels, tiles);
     const std::int64_t to_stride = point_stride(tiles * width);
     std::int64_t met = 0;
     Split rows;
@@ -934,30 +990,35 @@ class WinogradPlan final : public Plan {
       if (reads_ahead_) read_ahead(point);
       const T* const end =
           weights + point_stride(slices_at_[static_cast<std::size_t>(point)] * channels * width);
-      const T* points = scratch.points + point * from_stride;
+      const T* slice_points = scratch.points;
       T* const sums = scratch.sums + point * to_stride;
       bool accumulate = false;
-      for (const Slice& slice : slices_) {
-        if (!has_point(slice, point)) {
-          // Has no weights.
-        } else if (input_depth(out_depth, slice) < 0) {
-          weights += channels * width;
-        } else {
-          for (std::int64_t channel = 0; channel < channels; channel += kWinogradDepth) {
-            const std::int64_t depth = std::min(kWinogradDepth, channels - channel);
-            const T* ahead = weights + depth * width;
+      for (std::int64_t n = 0; n < slice_count(); ++n) {
+        const Slice& slice = slices_[size_of(n)];
+        const Range taken = channels_of(n, pass, channels);
+        const std::int64_t from_stride = points_stride(taken.end - taken.begin, tiles);
+        const T* const points = slice_points + point * from_stride;
+        if (taken.begin < taken.end) slice_points += points_ * from_stride;
+        if (!has_point(slice, point)) continue;  // has no weights
+        if (input_depth(out_depth, slice) >= 0) {
+          accumulate = accumulate || taken.begin > 0;  // by the pass before
+          for (std::int64_t channel = taken.begin; channel < taken.end; channel += kWinogradDepth) {
+            const std::int64_t depth = std::min(kWinogradDepth, taken.end - channel);
+            const T* const b = weights + channel * width;
+            const bool turns = channel + depth == taken.end && taken.end - taken.begin < channels;
+            const T* ahead = turns ? end + taken.begin * width : b + depth * width;
             for (std::int64_t part = 0; part < rows.count(); ++part) {
               const std::int64_t tile = rows.begin(part);
               table_.winograd_tile[low][rows.size(part) - 1][vectors - 1](
-                  depth, winograd_chain(channels), points + channel * tiles + tile * table_.lanes,
-                  tiles * table_.lanes, weights, sums + tile * width, accumulate, ahead);
+                  depth, winograd_chain(channels),
+                  points + (channel - taken.begin) * tiles + tile * table_.lanes,
+                  tiles * table_.lanes, b, sums + tile * width, accumulate, ahead);
               ahead += depth * (kAlignment / sizeof(T));
             }
-            weights += depth * width;
             accumulate = true;
           }
         }
-        points += points_ * from_stride;
+        weights += channels * width;
       }
       const std::int64_t first_zero = accumulate ? met : 0;
       std::fill(sums + first_zero * width, sums + tiles * width, T(0));
@@ -1108,6 +1169,7 @@ class WinogradPlan final : public Plan {
   std::int64_t tiles_ = 0;  // of all phases
   std::vector<GroupPlan> groups_;
   std::int64_t packed_elements_ = 0;
+  BlockSize block_{};
   std::int64_t most_channels_ = 0;
   std::int64_t most_panels_ = 1;  // of a group
   std::int64_t widest_ = 0;       // output channels of a panel
@@ -1158,10 +1220,10 @@ constexpr std::int64_t kFewestChannelsLine = 32;   // for speed
 // does not hold them, nor, past some 8 MiB, may an L3 cache. From the second block on
 // multiplications hide most of that.
 bool winograd_pays(const ConvProblem& problem) {
+  constexpr double kNearBytes = kNearWeightBytes;
   constexpr double kNearByte = 0.03;
   constexpr double kFarByte = 0.2;
   constexpr double kFarByteAgain = 0.08;
-  constexpr double kNearBytes = 8 << 20;
   constexpr std::int64_t lanes = 16;
   if (problem.dtype != DataType::float32 || problem.groups.empty()) return false;
   if (problem.out_pixels() == 0) return false;
@@ -1191,6 +1253,7 @@ bool winograd_pays(const ConvProblem& problem) {
   double direct = 0;    // of direct algorithms
   double channels = 0;  // that are transformed
   std::int64_t most = 0;
+  std::int64_t most_outs = 0;
   for (const Group& group : problem.groups) {
     const bool few = group.out_channels < lanes;
     if (group.in_channels < (few ? std::max(fewest, kFewestChannelsOfFew) : fewest)) return false;
@@ -1203,10 +1266,13 @@ bool winograd_pays(const ConvProblem& problem) {
                   ? 1.2 * static_cast<double>(group.in_channels * group.out_channels) / lanes
                   : with_layout * static_cast<double>(group.in_channels * vectors);
     channels += static_cast<double>(slices * group.in_channels + group.out_channels);
-    most = std::max(most, slices * group.in_channels);
+    most = std::max(most, group.in_channels);
+    most_outs = std::max(most_outs, vectors * lanes);
   }
   pairs *= static_cast<double>(products);
-  const std::int64_t block_tiles = tiles_per_block(most, sides.points(), sizeof(float));
+  const std::int64_t block_tiles = block_size(row_tiles.count * tile_columns, slices, most,
+                                              most_outs, sides.points(), sizeof(float))
+                                       .tiles;
   // Transforms of fewer than four tiles in a row take almost the time of four.
   const std::int64_t phases = std::min(axes[2].dilation, axes[2].out);
   const std::int64_t apart = phases > block_tiles ? phases : 1;

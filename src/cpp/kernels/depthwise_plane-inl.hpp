@@ -681,7 +681,8 @@ static bool edges_are_sides(const DepthwisePlaneArgs<T>& args, std::int64_t vect
   };
   const auto is_whole = [&](std::int64_t column, int i) {
     const std::int64_t at = plane_load_at<V, kSize, kTaps>(args, column, i);
-    return at >= 0 && at + V::lanes <= args.in_columns;
+    const bool single = stride_of(kTaps) == 2 && kSize == 5 && i > 1;
+    return at >= 0 && at + (single ? 1 : V::lanes) <= args.in_columns;
   };
   const std::int64_t right = args.column + args.columns - V::lanes;
   bool sides = vectors == 2 || (vectors > 2 && inside(1) && inside(vectors - 2));
