@@ -108,3 +108,38 @@ def test_threads_share_the_output_channels_of_one_row(
         (batch, 39, 1200), weights, residual=True, stride=2, activation=activation, seed=threads
     )
     problem.check_bits("direct", num_threads=(threads,))
+
+
+@pytest.mark.parametrize(
+    ("channels", "sizes", "kernel", "more"),
+    [
+        (72, (6001,), (7,), {"padding": 3}),
+        (72, (6001,), (7,), {"padding": 9, "padding_mode": "circular"}),
+        (72, (5000,), (3,), {"padding": 40, "dilation": 40}),
+        (40, (9000,), (5,), {"padding": 1700, "stride": 2}),
+        (40, (6, 3301), (3, 3), {"padding": 1}),
+        (3, (2, 7, 3301), (1, 5, 4), {"padding": (0, 2, 1), "stride": (1, 2, 3)}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("activation", [None, "gelu"])
+@pytest.mark.parametrize("outs", [1, 10])
+def test_parts_of_long_rows(
+    channels: int,
+    sizes: tuple[int, ...],
+    kernel: tuple[int, ...],
+    more: Any,
+    activation: Any,
+    outs: int,
+    dtype: Any,
+    data_format: str,
+) -> None:
+    shapes = (1, channels, *sizes), (outs, channels, *kernel)
+    arguments = dict(residual=True, activation=activation, dtype=dtype, data_format=data_format)
+    make(*shapes, **arguments, **more).check_bits("direct", num_threads=(1, 2, 5))
+
+
+def test_threads_share_a_row_of_one_output_channel() -> None:
+    layer = pyconv.Conv1d(16, 1, 7, padding=3, rng=0)
+    with pyconv.num_threads(2):
+        assert "2 parts of rows" in layer.plan((1, 16, 6000)).partition

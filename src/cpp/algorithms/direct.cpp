@@ -1,5 +1,6 @@
 // Direct convolution for groups of few channels, first layers and layers with few outputs. A block
-// of output rows reads a padded copy of its input rows, in which each tap is a constant offset:
+// of output rows, or of a part of long ones, reads a padded copy of its input rows, in which each
+// tap is a constant offset:
 //
 //   padded rows of one channel, split by stride:   [depth tap][row phase][column phase][row][pitch]
 //
@@ -31,6 +32,10 @@ constexpr std::int64_t kRowsBytes = 96 << 10;
 
 // What it may take to have more rows than taps reach over.
 constexpr std::int64_t kTallRowsBytes = 448 << 10;
+
+// Longer rows are cut where those that are wanted would take more, and single rows for threads.
+constexpr std::int64_t kFewestColumns = 1536;
+constexpr std::int64_t kFewestColumnsOfThread = 256;
 
 // What a block may take if even one output row needs more.
 constexpr std::int64_t kMostRowsBytes = 2 << 20;
@@ -81,13 +86,13 @@ struct RowLayout {
   std::int64_t column_phases;
   std::int64_t pitch;
 
-  explicit RowLayout(const ConvProblem& p)
+  RowLayout(const ConvProblem& p, std::int64_t columns)
       : height(p.axes[1]),
         width(p.axes[2]),
         depth_taps(p.axes[0].kernel),
         row_phases(static_cast<std::int64_t>(height.phases().size())),
         column_phases(static_cast<std::int64_t>(width.phases().size())),
-        pitch(p.axes[2].out + width.reach) {}
+        pitch(columns + width.reach) {}
 
   std::int64_t plane(std::int64_t rows) const { return (rows + height.reach) * pitch; }
 
@@ -98,13 +103,33 @@ struct RowLayout {
   }
 };
 
+// More output rows than taps reach over, so that the halo between blocks is small.
+std::int64_t wanted_rows(const ConvProblem& p) {
+  const std::int64_t all = std::max<std::int64_t>(1, p.axes[1].out);
+  return std::min(all, 2 * PhaseAxis(p.axes[1]).reach + 2);
+}
+
+// The parts that output rows are cut into.
+Split row_parts(const ConvProblem& p) {
+  const RowLayout one(p, 1);
+  double column_bytes = p.dtype == DataType::float64 ? 8 : 4;
+  for (const std::int64_t factor : {wanted_rows(p) + one.height.reach, one.row_phases,
+                                    one.column_phases, one.depth_taps, most_in_channels(p)}) {
+    column_bytes *= static_cast<double>(std::max<std::int64_t>(1, factor));
+  }
+  const auto fitting = static_cast<std::int64_t>(kTallRowsBytes / column_bytes);
+  const std::int64_t columns = std::max({kFewestColumns, 4 * one.width.reach, fitting});
+  return Split::by_limit(std::max<std::int64_t>(1, p.axes[2].out), columns);
+}
+
 template <class T>
 class DirectPlan final : public Plan {
  public:
   explicit DirectPlan(ConvProblem problem_in)
       : Plan(std::move(problem_in)),
         table_(kernels<T>()),
-        layout_(problem()),
+        parts_(row_parts(problem())),
+        layout_(problem(), parts_.largest()),
         tiles_(problem(), table_) {
     const std::vector<Group>& groups = problem().groups;
     for (std::size_t g = 0; g < groups.size(); ++g) {
@@ -112,7 +137,11 @@ class DirectPlan final : public Plan {
       widest_tile_ = std::max(widest_tile_, table_.direct_vectors[tile_rows - 1]);
     }
     choose_block();
-    phases_ = phases();
+    first_phases_ = phases(0);
+    // Parts of rows differ by a column.
+    for (const std::int64_t columns : {parts_.largest(), parts_.largest() - 1}) {
+      if (columns > 0) most_vectors_ = std::max(most_vectors_, lines(rows_, columns).all());
+    }
     for (const Group& group : groups) offsets_.push_back(offsets_for(group.in_channels));
   }
 
@@ -138,10 +167,7 @@ class DirectPlan final : public Plan {
            std::to_string(table_.direct_vectors[rows - 1] * table_.lanes) + " pixels";
   }
 
-  std::string partition(int threads) const override {
-    const Split blocks = row_blocks(threads);
-    return partition_of(blocks, shares(blocks, threads)).text();
-  }
+  std::string partition(int threads) const override { return partition_of(blocks(threads)).text(); }
 
   std::string reason() const override {
     return "few output channels share an input channel: copying each row once pays";
@@ -152,20 +178,21 @@ class DirectPlan final : public Plan {
     if (!p.has_outputs()) return;
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
-    const Split blocks = row_blocks(threads);
-    const std::int64_t all_shares = shares(blocks, threads);
-    const auto partition = partition_of(blocks, all_shares);
+    const Blocks cut = blocks(threads);
+    const auto partition = partition_of(cut);
     parallel_for(partition.tasks(), threads, [&](std::int64_t task, int thread) {
       const Scratch scratch = carve(workspace.get() + static_cast<std::size_t>(thread) * bytes);
-      const auto [image, group, depth, block, share] = partition.at(task);
+      const auto [image, group, depth, block, part, share] = partition.at(task);
       Place at;
       at.image = image;
       at.group = static_cast<std::size_t>(group);
       at.depth = depth;
-      at.row = blocks.begin(block);
-      at.rows = blocks.size(block);
+      at.row = cut.rows.begin(block);
+      at.rows = cut.rows.size(block);
+      at.column = cut.columns.begin(part);
+      at.columns = cut.columns.size(part);
       at.share = share;
-      at.shares = all_shares;
+      at.shares = cut.shares;
       run_task(arrays, at, scratch);
     });
   }
@@ -181,35 +208,45 @@ class DirectPlan final : public Plan {
     std::size_t bytes;
   };
 
-  // A block of output rows of one group, and which share of its tiles.
+  // A block of output rows of one group, or of a part of them, and which share of its tiles.
   struct Place {
     std::int64_t image;
     std::size_t group;
     std::int64_t depth;
     std::int64_t row;
     std::int64_t rows;
+    std::int64_t column;
+    std::int64_t columns;
     std::int64_t share;
     std::int64_t shares;
   };
 
-  // As many channels at a time as leave room for rows enough that the halo between blocks is small;
-  // whole blocks of the accumulation order, unless it is all of them.
+  struct Blocks {
+    Split rows;
+    Split columns;
+    // Where there are fewer blocks than threads, each thread takes some of the output channels, and
+    // all copy the same rows. Of few output channels, single rows have more parts.
+    std::int64_t shares;
+  };
+
+  // As many channels at a time as leave room for the rows that are wanted; whole blocks of the
+  // accumulation order, unless it is all of them.
   void choose_block() {
     const ConvProblem& p = problem();
     const std::int64_t element = sizeof(T);
     const std::int64_t most = std::max<std::int64_t>(1, most_in_channels(p));
     const std::int64_t all_rows = std::max<std::int64_t>(1, p.axes[1].out);
-    const std::int64_t wanted_rows = std::min(all_rows, 2 * layout_.height.reach + 2);
+    const std::int64_t wanted = wanted_rows(p);
     const auto bytes = [&](std::int64_t rows, std::int64_t channels) {
       return layout_.channel(rows) * channels * element;
     };
     channels_ = most;
-    while (channels_ > kChannelBlock && bytes(wanted_rows, channels_) > kRowsBytes) {
+    while (channels_ > kChannelBlock && bytes(wanted, channels_) > kRowsBytes) {
       channels_ = (channels_ - 1) / kChannelBlock * kChannelBlock;
     }
     rows_ = 1;
     while (rows_ < all_rows &&
-           bytes(rows_ + 1, channels_) <= (rows_ < wanted_rows ? kTallRowsBytes : kRowsBytes)) {
+           bytes(rows_ + 1, channels_) <= (rows_ < wanted ? kTallRowsBytes : kRowsBytes)) {
       ++rows_;
     }
     channel_stride_ = layout_.channel(rows_);
@@ -217,13 +254,13 @@ class DirectPlan final : public Plan {
     sums_rows_ = channels_ >= most ? table_.tile_rows : most_out_channels(p);
   }
 
-  // Those of a plane that some tap reads.
-  std::vector<PadPhase> phases() const {
+  // Those of a plane that some tap reads, from an output column on.
+  std::vector<PadPhase> phases(std::int64_t column) const {
     const Axis& width = problem().axes[2];
     std::vector<PadPhase> all;
     for (const std::int64_t row : layout_.height.phases()) {
       for (const std::int64_t phase : layout_.width.phases()) {
-        const std::int64_t start = phase - width.pad_before;
+        const std::int64_t start = column * width.stride + phase - width.pad_before;
         const std::int64_t first = start < 0 ? ceil_div(-start, width.stride) : 0;
         const std::int64_t last = start < width.in ? ceil_div(width.in - start, width.stride) : 0;
         PadPhase each{};
@@ -266,31 +303,33 @@ class DirectPlan final : public Plan {
     return offsets;
   }
 
-  Partition<5> partition_of(const Split& blocks, std::int64_t shares) const {
+  Partition<6> partition_of(const Blocks& cut) const {
     const ConvProblem& p = problem();
     return Partition({{"images", p.batch},
                       {"groups", static_cast<std::int64_t>(p.groups.size())},
                       {"planes", p.axes[0].out},
-                      {"blocks of rows", blocks.count()},
-                      {"shares of the output channels", shares}});
+                      {"blocks of rows", cut.rows.count()},
+                      {"parts of rows", cut.columns.count()},
+                      {"shares of the output channels", cut.shares}});
   }
 
-  // Where there are fewer rows than threads, as in one dimension, each thread takes some of the
-  // output channels, and all copy the same rows.
-  std::int64_t shares(const Split& blocks, int threads) const {
+  Blocks blocks(int threads) const {
     const ConvProblem& p = problem();
-    const std::int64_t most = std::max<std::int64_t>(1, tiles_.most());
-    const auto groups = static_cast<std::int64_t>(p.groups.size());
-    const std::int64_t others = p.batch * groups * p.axes[0].out * blocks.count();
-    return std::clamp<std::int64_t>(threads / others, 1, most);
-  }
-
-  Split row_blocks(int threads) const {
-    const ConvProblem& p = problem();
-    const std::int64_t blocks = ceil_div(p.axes[1].out, rows_);
-    const std::int64_t others =
+    const std::int64_t planes =
         p.batch * static_cast<std::int64_t>(p.groups.size()) * p.axes[0].out;
-    return Split::by_count(p.axes[1].out, even_blocks(blocks, others, p.axes[1].out, threads));
+    const std::int64_t rows = p.axes[1].out;
+    const std::int64_t most_shares = std::max<std::int64_t>(1, tiles_.most());
+    Split columns = parts_;
+    if (rows == 1 && most_shares < threads) {
+      const std::int64_t width = p.axes[2].out;
+      const std::int64_t most = ceil_div(width, kFewestColumnsOfThread);
+      columns = Split::by_count(width, even_blocks(columns.count(), planes, most, threads));
+    }
+    const std::int64_t others = planes * columns.count();
+    const Split row_blocks =
+        Split::by_count(rows, even_blocks(ceil_div(rows, rows_), others, rows, threads));
+    const std::int64_t all = std::max<std::int64_t>(1, others * row_blocks.count());
+    return {row_blocks, columns, std::clamp<std::int64_t>(threads / all, 1, most_shares)};
   }
 
   // The axes that a block of rows is cut into, in vectors; the sums of one follow those of another.
@@ -303,9 +342,8 @@ class DirectPlan final : public Plan {
     std::int64_t all() const { return count * vectors; }
   };
 
-  Lines lines(std::int64_t rows) const {
+  Lines lines(std::int64_t rows, std::int64_t width) const {
     const ConvProblem& p = problem();
-    const std::int64_t width = p.axes[2].out;
     const std::int64_t row_vectors = ceil_div(width, table_.lanes);
     const std::int64_t idle =
         (row_vectors * table_.lanes - layout_.pitch) * most_in_channels(p) * p.taps();
@@ -323,14 +361,13 @@ class DirectPlan final : public Plan {
 
   Scratch carve(void* base) const {
     const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
-    const std::int64_t vectors = lines(rows_).all();
     Carver carver(base);
     Scratch scratch;
     // The last vector of the last channel reads past its rows.
     scratch.rows = carver.take<T>(size(channels_ * channel_stride_ + table_.lanes));
-    scratch.sums = carver.take<T>(size(sums_rows_ * vectors * table_.lanes));
-    scratch.spans = carver.take<PixelSpan>(size(vectors + rows_));
-    scratch.span_ends = carver.take<std::int32_t>(size(vectors));
+    scratch.sums = carver.take<T>(size(sums_rows_ * most_vectors_ * table_.lanes));
+    scratch.spans = carver.take<PixelSpan>(size(most_vectors_ + rows_));
+    scratch.span_ends = carver.take<std::int32_t>(size(most_vectors_));
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -367,8 +404,10 @@ class DirectPlan final : public Plan {
     args.count = layout_.pitch;
     args.padding_mode = p.padding_mode;
     args.row_start = at.row * p.axes[1].stride - p.axes[1].pad_before;
-    args.phases = phases_.data();
-    args.phase_count = static_cast<std::int64_t>(phases_.size());
+    const std::vector<PadPhase> later = at.column > 0 ? phases(at.column) : std::vector<PadPhase>();
+    const std::vector<PadPhase>& all = at.column > 0 ? later : first_phases_;
+    args.phases = all.data();
+    args.phase_count = static_cast<std::int64_t>(all.size());
     for (std::int64_t c = channel; c < channel_end; ++c) {
       const T* const from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
                             (p.groups[at.group].in_begin + c) * strides.channel;
@@ -404,11 +443,13 @@ class DirectPlan final : public Plan {
         std::fill(to + c * channel_stride_ + begin, to + c * channel_stride_ + end, T(0));
       }
     };
+    const std::vector<PadPhase> later = at.column > 0 ? phases(at.column) : std::vector<PadPhase>();
+    const std::vector<PadPhase>& all = at.column > 0 ? later : first_phases_;
     for (std::int64_t tap = 0; tap < layout_.depth_taps; ++tap) {
       const std::int64_t d =
           padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before, depth.in,
                        p.padding_mode);
-      for (const PadPhase& phase : phases_) {
+      for (const PadPhase& phase : all) {
         T* const plane = to;
         for (std::int64_t r = 0; r < at.rows + layout_.height.reach; ++r, to += layout_.pitch) {
           const std::int64_t row =
@@ -437,9 +478,9 @@ class DirectPlan final : public Plan {
                      std::int64_t channel_end, const std::optional<RowsEnd<T>>& end,
                      const Scratch& scratch) const {
     const Group& group = problem().groups[at.group];
-    const std::int64_t width = problem().axes[2].out;
+    const std::int64_t width = at.columns;
     const Split& tiles = tiles_.of(at.group);
-    const Lines cut = lines(at.rows);
+    const Lines cut = lines(at.rows, width);
     const std::int64_t sums_stride = cut.all() * table_.lanes;
     const bool one_pass = channels_ >= group.in_channels;
     const bool last = channel_end == group.in_channels;
@@ -516,8 +557,8 @@ class DirectPlan final : public Plan {
                                (!arrays.residual || arrays.residual_strides.axis[2] == 1));
     if (!clamp || !columns_contiguous) return std::nullopt;
 
-    const std::int64_t width = p.axes[2].out;
-    const Lines cut = lines(at.rows);
+    const std::int64_t width = at.columns;
+    const Lines cut = lines(at.rows, width);
     std::int32_t count = 0;
     for (std::int64_t v = 0; !cut.are_rows && v < cut.vectors; ++v) {
       const std::int64_t begin = v * table_.lanes;
@@ -565,7 +606,7 @@ class DirectPlan final : public Plan {
   static std::int64_t offset(const Strides& strides, const Place& at, std::int64_t channel,
                              std::int64_t row) {
     return at.image * strides.batch + channel * strides.channel + at.depth * strides.axis[0] +
-           row * strides.axis[1];
+           row * strides.axis[1] + at.column * strides.axis[2];
   }
 
   void finish(const ConvArrays& arrays, const Place& at, std::int64_t channel,
@@ -573,7 +614,7 @@ class DirectPlan final : public Plan {
     const ConvProblem& p = problem();
     EpilogueArgs<T> args{};
     args.rows = channels;
-    args.columns = p.axes[2].out;
+    args.columns = at.columns;
     args.acc_row = cut.all() * table_.lanes;
     args.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
     args.bias_row = 1;
@@ -595,6 +636,7 @@ class DirectPlan final : public Plan {
   }
 
   const KernelTable<T>& table_;
+  Split parts_;  // of rows
   RowLayout layout_;
   RowTiles<T> tiles_;
   std::int64_t widest_tile_ = 1;  // vectors
@@ -602,8 +644,9 @@ class DirectPlan final : public Plan {
   std::int64_t channels_ = 1;     // input channels of a pass over a block
   std::int64_t channel_stride_ = 0;
   std::int64_t sums_rows_ = 0;
-  std::vector<PadPhase> phases_;
-  std::vector<Offsets> offsets_;  // per group
+  std::int64_t most_vectors_ = 0;       // of a block
+  std::vector<PadPhase> first_phases_;  // of the first part of rows
+  std::vector<Offsets> offsets_;        // per group
 };
 
 // Beyond these bounds a copy of padded rows is large for what it saves; they also keep offsets
@@ -615,7 +658,7 @@ bool rows_fit(const ConvProblem& p) {
     if ((axis.kernel - 1) * axis.dilation / axis.stride > kMostRowsBytes) return false;
   }
   if (p.taps() > kMostTaps || most_in_channels(p) > kMostRowsBytes) return false;
-  const RowLayout layout(p);
+  const RowLayout layout(p, row_parts(p).largest());
   // At most 2^10 phases, 2^10 taps of depth, 2^22 rows ... stay far below 2^63, one factor at a
   // time.
   const std::int64_t row_elements = layout.pitch * (1 + layout.height.reach);
@@ -637,13 +680,13 @@ bool direct_pays(const ConvProblem& p) {
   if (p.channels_last) {
     // Turning rows is worth it where lanes of output channels would be empty, and short gaps.
     return 2 * out_channels < kChannelBlock && p.padding_mode == PaddingMode::zeros &&
-           RowLayout(p).pitch <= 2 * p.axes[2].out;
+           RowLayout(p, p.axes[2].out).pitch <= 2 * p.axes[2].out;
   }
   if (p.taps() == 1) return false;  // no tap shares the copy
   // What each computes or moves in vain, as a share of the multiplications. Here the columns beyond
   // the output's width; with output channels as lanes those beyond the last channel, and changing
   // the layout of input and output.
-  const RowLayout layout(p);
+  const RowLayout layout(p, p.axes[2].out);
   const double width = static_cast<double>(std::max<std::int64_t>(1, p.axes[2].out));
   const auto taps = static_cast<double>(p.taps());
   // The rows of a stride's phases are short.
