@@ -33,9 +33,11 @@ constexpr std::int64_t kRowsBytes = 96 << 10;
 // What it may take to have more rows than taps reach over.
 constexpr std::int64_t kTallRowsBytes = 448 << 10;
 
-// Longer rows are cut where those that are wanted would take more, and single rows for threads.
+// Longer rows are cut where those that are wanted would take more. Single rows, which have no halo
+// above and below, are cut at less, and for threads.
 constexpr std::int64_t kFewestColumns = 1536;
-constexpr std::int64_t kFewestColumnsOfThread = 256;
+constexpr std::int64_t kFewestColumnsOfSingle = 384;
+constexpr std::int64_t kSingleRowBytes = 192 << 10;
 
 // What a block may take if even one output row needs more.
 constexpr std::int64_t kMostRowsBytes = 2 << 20;
@@ -117,8 +119,11 @@ Split row_parts(const ConvProblem& p) {
                                     one.column_phases, one.depth_taps, most_in_channels(p)}) {
     column_bytes *= static_cast<double>(std::max<std::int64_t>(1, factor));
   }
-  const auto fitting = static_cast<std::int64_t>(kTallRowsBytes / column_bytes);
-  const std::int64_t columns = std::max({kFewestColumns, 4 * one.width.reach, fitting});
+  const bool single = p.axes[1].out == 1;
+  const std::int64_t fewest = single ? kFewestColumnsOfSingle : kFewestColumns;
+  const std::int64_t most_bytes = single ? kSingleRowBytes : kTallRowsBytes;
+  const auto fitting = static_cast<std::int64_t>(static_cast<double>(most_bytes) / column_bytes);
+  const std::int64_t columns = std::max({fewest, 4 * one.width.reach, fitting});
   return Split::by_limit(std::max<std::int64_t>(1, p.axes[2].out), columns);
 }
 
@@ -322,7 +327,7 @@ class DirectPlan final : public Plan {
     Split columns = parts_;
     if (rows == 1 && most_shares < threads) {
       const std::int64_t width = p.axes[2].out;
-      const std::int64_t most = ceil_div(width, kFewestColumnsOfThread);
+      const std::int64_t most = ceil_div(width, kFewestColumnsOfSingle);
       columns = Split::by_count(width, even_blocks(columns.count(), planes, most, threads));
     }
     const std::int64_t others = planes * columns.count();
@@ -683,21 +688,34 @@ bool direct_pays(const ConvProblem& p) {
            RowLayout(p, p.axes[2].out).pitch <= 2 * p.axes[2].out;
   }
   if (p.taps() == 1) return false;  // no tap shares the copy
-  // What each computes or moves in vain, as a share of the multiplications. Here the columns beyond
-  // the output's width; with output channels as lanes those beyond the last channel, and changing
-  // the layout of input and output.
+  // Of many channels, single rows are better packed for im2col than copied in parts.
+  if (p.axes[1].out == 1 && out_channels >= 32 && most_in_channels(p) >= 16 &&
+      row_parts(p).count() > 1) {
+    return false;
+  }
+  // What each computes and moves, as a multiple of the multiplications. Here the columns beyond the
+  // output's width, and for a stride the copy of its phases, whose rows are short, and the ends of
+  // sums; with output channels as lanes those beyond the last channel, of which a last vector that
+  // is half empty costs half on some machines, and changing the layout of input and output.
   const RowLayout layout(p, p.axes[2].out);
   const double width = static_cast<double>(std::max<std::int64_t>(1, p.axes[2].out));
   const auto taps = static_cast<double>(p.taps());
-  // The rows of a stride's phases are short.
-  const double pixels =
-      strided(p) ? (1 + 60 / (taps * static_cast<double>(out_channels))) * (1 + 3.6 / width)
-                 : 1.01 * static_cast<double>(layout.pitch) / width;
-  // A last vector that is half empty costs half on some machines.
+  const auto outs = static_cast<double>(out_channels);
   const double whole =
-      static_cast<double>(ceil_div(out_channels, 16) * 8 + ceil_div(out_channels, 8) * 4);
-  const double channels = whole / static_cast<double>(out_channels) * (1 + layout_cost(p) / taps);
-  return pixels < channels * taps_inside(p);
+      static_cast<double>(ceil_div(out_channels, 16) * 8 + ceil_div(out_channels, 8) * 4) / outs;
+  if (!strided(p)) {
+    const double pixels = 1.01 * static_cast<double>(layout.pitch) / width;
+    return pixels < whole * (1 + layout_cost(p) / taps) * taps_inside(p);
+  }
+  const std::int64_t in_channels = std::max<std::int64_t>(1, most_in_channels(p));
+  const auto ins = static_cast<double>(in_channels);
+  const auto padded_ins = static_cast<double>(ceil_div(in_channels, 16) * 16);
+  const auto copied =
+      static_cast<double>(layout.depth_taps * layout.row_phases * layout.column_phases);
+  const double pixels =
+      (1 + 3.6 / width) * (1 + (23 / ins + 13 * copied / outs * (1 + 20 / width)) / taps);
+  const double channels = whole * (1 + 32 / ins / taps) + 64 * padded_ins / ins / (outs * taps);
+  return 1.02 * pixels < channels * taps_inside(p);
 }
 
 std::unique_ptr<Plan> plan_direct(ConvProblem problem) {

@@ -837,7 +837,8 @@ std::string direct_channels_refuses(const ConvProblem& p) {
 // Measured in float32 against the algorithms that follow in the list.
 bool direct_channels_pays(const ConvProblem& p) {
   if (p.channels_last) return true;
-  if (2 * most_out_channels(p) < kChannelBlock) return false;  // half of the lanes would idle
+  // Half of the lanes would idle, which is still better than to pack phases of rows.
+  if (2 * most_out_channels(p) < kChannelBlock && !strided(p)) return false;
   if (p.taps() == 1) return false;                             // no tap shares the copy
   // Two or three taps share little of the cost of changing the layout of input and output; im2col
   // copies whole vectors of long rows.
