@@ -16,9 +16,29 @@ def check(problem: Problem) -> None:
 
 
 @pytest.mark.parametrize("taps", [3, 5])
-def test_auto_takes_pixels_as_lanes_for_few_channels_last_outputs(taps: int) -> None:
-    layer = pyconv.Conv2d(64, 3, taps, data_format="channels_last")
+@pytest.mark.parametrize("groups", [1, 4])
+def test_auto_takes_pixels_as_lanes_for_few_channels_last_outputs(taps: int, groups: int) -> None:
+    layer = pyconv.Conv2d(64, 4 * groups, taps, data_format="channels_last", groups=groups)
     assert layer.plan((1, 64, 64, 64)).algorithm == "direct"
+
+
+@pytest.mark.parametrize(
+    ("channels", "out_channels", "kernel", "stride", "size", "chosen"),
+    [
+        (3, 32, 3, 2, 224, "direct"),
+        (8, 16, 3, 2, 96, "direct"),
+        (3, 16, 4, 4, 224, "direct"),
+        (128, 8, 3, 2, 112, "direct"),
+        (32, 64, 3, 2, 112, "direct_channels"),
+        (96, 6, 3, 2, 28, "direct_channels"),
+        (16, 8, 5, 3, 64, "direct_channels"),
+    ],
+)
+def test_what_auto_chooses_under_a_stride(
+    channels: int, out_channels: int, kernel: int, stride: int, size: int, chosen: str
+) -> None:
+    layer = pyconv.Conv2d(channels, out_channels, kernel, stride, padding=kernel // 2)
+    assert layer.plan((1, channels, size, size)).algorithm == chosen
 
 
 def test_auto_does_not_copy_wide_gaps() -> None:

@@ -681,41 +681,46 @@ std::string direct_refuses(const ConvProblem& problem) {
 }
 
 bool direct_pays(const ConvProblem& p) {
+  if (p.taps() == 1 && !p.channels_last) return false;  // no tap shares the copy
   const std::int64_t out_channels = std::max<std::int64_t>(1, most_out_channels(p));
-  if (p.channels_last) {
-    // Turning rows is worth it where lanes of output channels would be empty, and short gaps.
-    return 2 * out_channels < kChannelBlock && p.padding_mode == PaddingMode::zeros &&
-           RowLayout(p, p.axes[2].out).pitch <= 2 * p.axes[2].out;
-  }
-  if (p.taps() == 1) return false;  // no tap shares the copy
   // Of many channels, single rows are better packed for im2col than copied in parts.
   if (p.axes[1].out == 1 && out_channels >= 32 && most_in_channels(p) >= 16 &&
       row_parts(p).count() > 1) {
     return false;
   }
-  // What each computes and moves, as a multiple of the multiplications. Here the columns beyond the
-  // output's width, and for a stride the copy of its phases, whose rows are short, and the ends of
-  // sums; with output channels as lanes those beyond the last channel, of which a last vector that
-  // is half empty costs half on some machines, and changing the layout of input and output.
   const RowLayout layout(p, p.axes[2].out);
   const double width = static_cast<double>(std::max<std::int64_t>(1, p.axes[2].out));
+  const double pitch = static_cast<double>(layout.pitch) / width;
   const auto taps = static_cast<double>(p.taps());
   const auto outs = static_cast<double>(out_channels);
+  const auto copied =
+      static_cast<double>(layout.depth_taps * layout.row_phases * layout.column_phases);
+
+  // What each computes and moves, as a multiple of the multiplications. With output channels as
+  // lanes those beyond the last channel, of which a last vector that is half empty costs half on
+  // some machines.
   const double whole =
-      static_cast<double>(ceil_div(out_channels, 16) * 8 + ceil_div(out_channels, 8) * 4) / outs;
-  if (!strided(p)) {
-    const double pixels = 1.01 * static_cast<double>(layout.pitch) / width;
-    return pixels < whole * (1 + layout_cost(p) / taps) * taps_inside(p);
+      static_cast<double>(ceil_div(out_channels, 16) * 8 + ceil_div(out_channels, 8) * 4) / outs *
+      taps_inside(p);
+  if (p.channels_last) {
+    if (out_channels >= kChannelBlock || p.padding_mode != PaddingMode::zeros) return false;
+    const double pixels = pitch * (1 + 16 * copied / outs * (1 + 6 / width) / taps);
+    // Machines with short vectors lose what others gain.
+    return (strided(p) ? 1.05 : 1) * pixels < whole * (1 + 3 / taps);
   }
+  if (!strided(p)) {
+    return 1.01 * pitch < whole * (1 + layout_cost(p) / taps);
+  }
+  // Here also the ends of sums and the copy of a stride's phases, whose rows are short; there
+  // changing the layout of output and input.
   const std::int64_t in_channels = std::max<std::int64_t>(1, most_in_channels(p));
   const auto ins = static_cast<double>(in_channels);
   const auto padded_ins = static_cast<double>(ceil_div(in_channels, 16) * 16);
-  const auto copied =
-      static_cast<double>(layout.depth_taps * layout.row_phases * layout.column_phases);
   const double pixels =
       (1 + 3.6 / width) * (1 + (23 / ins + 13 * copied / outs * (1 + 20 / width)) / taps);
-  const double channels = whole * (1 + 32 / ins / taps) + 64 * padded_ins / ins / (outs * taps);
-  return 1.02 * pixels < channels * taps_inside(p);
+  const double channels =
+      whole * (1 + 32 / ins / taps) + 64 * padded_ins / ins / (outs * taps) * taps_inside(p);
+  return 1.02 * pixels < channels;
 }
 
 std::unique_ptr<Plan> plan_direct(ConvProblem problem) {

@@ -839,7 +839,7 @@ bool direct_channels_pays(const ConvProblem& p) {
   if (p.channels_last) return true;
   // Half of the lanes would idle, which is still better than to pack phases of rows.
   if (2 * most_out_channels(p) < kChannelBlock && !strided(p)) return false;
-  if (p.taps() == 1) return false;                             // no tap shares the copy
+  if (p.taps() == 1) return false;  // no tap shares the copy
   // Two or three taps share little of the cost of changing the layout of input and output; im2col
   // copies whole vectors of long rows.
   const bool long_rows = p.axes[2].out >= 256 && p.axes[2].stride == 1;

@@ -787,7 +787,13 @@ bool grouped_pays(const ConvProblem& p) {
     return out_channels == 1 ? !pixels_pay(p) : width.out <= lanes / 2;
   }
   const std::int64_t most = std::max(in_channels, out_channels);
-  if (p.channels_last) return most <= lanes / 2;
+  if (p.channels_last) {
+    // The rows of more inputs than outputs are better turned around for `direct`.
+    const bool turned = width.stride == 1 && in_channels > 4 && p.taps() > 1 &&
+                        out_channels <= (p.taps() < 25 ? 4 : 6) &&
+                        p.padding_mode == PaddingMode::zeros;
+    return most <= lanes / 2 && !turned;
+  }
   // A single tap shares no change of layout: pixels as lanes take half the time on large planes.
   if (p.taps() == 1 && p.out_pixels() * most >= 700) return false;
   // Other algorithms spread a group's channels over lanes that are pixels.

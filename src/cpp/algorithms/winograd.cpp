@@ -1261,10 +1261,16 @@ bool winograd_pays(const ConvProblem& problem) {
     const std::int64_t vectors = ceil_div(group.out_channels, lanes);
     pairs += static_cast<double>(group.in_channels * vectors);
     // Few output channels leave lanes empty, if what would be chosen instead has no lanes of
-    // pixels: of those, tiles of few rows come to less of the peak.
-    direct += few && !problem.channels_last
-                  ? 1.2 * static_cast<double>(group.in_channels * group.out_channels) / lanes
-                  : with_layout * static_cast<double>(group.in_channels * vectors);
+    // pixels: of those, tiles of few rows come to less of the peak, and turning rows takes time.
+    const double with_lanes = with_layout * static_cast<double>(group.in_channels * vectors);
+    const double with_pixels = static_cast<double>(group.in_channels * group.out_channels) / lanes;
+    if (!few) {
+      direct += with_lanes;
+    } else if (!problem.channels_last) {
+      direct += 1.2 * with_pixels;
+    } else {
+      direct += std::min(with_lanes, 1.4 * with_pixels);
+    }
     channels += static_cast<double>(slices * group.in_channels + group.out_channels);
     most = std::max(most, group.in_channels);
     most_outs = std::max(most_outs, vectors * lanes);

@@ -386,16 +386,16 @@ template <class V, int kVectors, bool kEdge, class T>
   typename V::Mask masks[6];
 #pragma GCC unroll 6
   for (int i = 0; i < 6; ++i) masks[i] = strip->load[i];
-  // Calls add(w, pixels) for what each tap of the row at `from` meets, and asks for the row `ahead`.
+  // Calls add(w, pixels) for what each tap of the row at `from` meets, and asks for the row
+  // `ahead`.
   const auto each_tap = [&](const T* from, const auto& add) __attribute__((always_inline)) {
     const T* last = from + last_vector * 2;
     const T* next = from + ahead;
-    asm("" : "+r"(from), "+r"(last), "+r"(next));  // or GCC would keep an address for every load
+    asm("" : "+r"(from), "+r"(last), "+r"(next));  // or GCC would keep more addresses
 #pragma GCC unroll 8
     for (int i = 0; i < 2 * kVectors; ++i) __builtin_prefetch(next + i * V::lanes, 0, 2);
     const auto load = [&](int v, int i) __attribute__((always_inline)) {
-      const T* const at =
-          (v < kVectors - 1 ? from + v * V::lanes * 2 : last) + long_load_at<V>(i);
+      const T* const at = (v < kVectors - 1 ? from + v * V::lanes * 2 : last) + long_load_at<V>(i);
       const bool masked = kEdge || (v == 0 && plane_load_at_side(5, PlaneTaps::even, 0, i)) ||
                           (v == kVectors - 1 && plane_load_at_side(5, PlaneTaps::even, 1, i));
       if (i > 1) return masked ? V::first_or_zero(masks[i], at) : V::first(at);
