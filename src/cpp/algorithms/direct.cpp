@@ -33,8 +33,8 @@ constexpr std::int64_t kRowsBytes = 96 << 10;
 // What it may take to have more rows than taps reach over.
 constexpr std::int64_t kTallRowsBytes = 448 << 10;
 
-// Longer rows are cut where those that are wanted would take more. Single rows, which have no halo
-// above and below, are cut at less, and for threads.
+// Longer rows are cut where those that are wanted would take more. Single output rows, which have
+// no neighbours to share a halo with, are cut at less, and for threads.
 constexpr std::int64_t kFewestColumns = 1536;
 constexpr std::int64_t kFewestColumnsOfSingle = 384;
 constexpr std::int64_t kSingleRowBytes = 192 << 10;
@@ -142,7 +142,7 @@ class DirectPlan final : public Plan {
       widest_tile_ = std::max(widest_tile_, table_.direct_vectors[tile_rows - 1]);
     }
     choose_block();
-    first_phases_ = phases(0);
+    phases_ = phases();
     // Parts of rows differ by a column.
     for (const std::int64_t columns : {parts_.largest(), parts_.largest() - 1}) {
       if (columns > 0) most_vectors_ = std::max(most_vectors_, lines(rows_, columns).all());
@@ -210,6 +210,7 @@ class DirectPlan final : public Plan {
     T* sums;
     PixelSpan* spans;
     std::int32_t* span_ends;
+    PadPhase* phases;
     std::size_t bytes;
   };
 
@@ -259,25 +260,40 @@ class DirectPlan final : public Plan {
     sums_rows_ = channels_ >= most ? table_.tile_rows : most_out_channels(p);
   }
 
-  // Those of a plane that some tap reads, from an output column on.
-  std::vector<PadPhase> phases(std::int64_t column) const {
-    const Axis& width = problem().axes[2];
+  // Those of a plane that some tap reads.
+  std::vector<PadPhase> phases() const {
     std::vector<PadPhase> all;
     for (const std::int64_t row : layout_.height.phases()) {
       for (const std::int64_t phase : layout_.width.phases()) {
-        const std::int64_t start = column * width.stride + phase - width.pad_before;
-        const std::int64_t first = start < 0 ? ceil_div(-start, width.stride) : 0;
-        const std::int64_t last = start < width.in ? ceil_div(width.in - start, width.stride) : 0;
         PadPhase each{};
         each.row = row;
-        each.column = start;
-        each.first = std::min(first, layout_.pitch);
-        each.last = std::clamp(last, each.first, layout_.pitch);
+        each.column = phase - problem().axes[2].pad_before;
         each.offset = static_cast<std::int64_t>(all.size()) * layout_.plane(rows_);
         all.push_back(each);
       }
     }
     return all;
+  }
+
+  // How many columns of padded rows a block takes: of single rows no more than it reads.
+  std::int64_t padded_columns(const Place& at) const {
+    const bool single = at.rows + layout_.height.reach == 1;
+    return single ? at.columns + layout_.width.reach : layout_.pitch;
+  }
+
+  // The same from the first column of a block on.
+  void list_phases(const Place& at, PadPhase* to) const {
+    const Axis& width = problem().axes[2];
+    const std::int64_t count = padded_columns(at);
+    for (PadPhase each : phases_) {
+      each.column += at.column * width.stride;
+      const std::int64_t first = each.column < 0 ? ceil_div(-each.column, width.stride) : 0;
+      const std::int64_t last =
+          each.column < width.in ? ceil_div(width.in - each.column, width.stride) : 0;
+      each.first = std::min(first, count);
+      each.last = std::clamp(last, each.first, count);
+      *to++ = each;
+    }
   }
 
   // Offsets of k in accumulation order, shared by groups of equally many channels.
@@ -373,6 +389,7 @@ class DirectPlan final : public Plan {
     scratch.sums = carver.take<T>(size(sums_rows_ * most_vectors_ * table_.lanes));
     scratch.spans = carver.take<PixelSpan>(size(most_vectors_ + rows_));
     scratch.span_ends = carver.take<std::int32_t>(size(most_vectors_));
+    scratch.phases = carver.take<PadPhase>(phases_.size());
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -382,6 +399,7 @@ class DirectPlan final : public Plan {
     if (shares_of(at).size(at.share) == 0) return;
     const std::optional<RowsEnd<T>> end = rows_end(arrays, at, scratch);
     std::fill_n(scratch.rows + channels_ * channel_stride_, table_.lanes, T(0));
+    list_phases(at, scratch.phases);
     std::int64_t channel = 0;
     do {
       const std::int64_t channel_end = std::min(channel + channels_, group.in_channels);
@@ -406,13 +424,11 @@ class DirectPlan final : public Plan {
     args.column_in = p.axes[2].in;
     args.column_stride = strides.axis[2];
     args.column_step = p.axes[2].stride;
-    args.count = layout_.pitch;
+    args.count = padded_columns(at);
     args.padding_mode = p.padding_mode;
     args.row_start = at.row * p.axes[1].stride - p.axes[1].pad_before;
-    const std::vector<PadPhase> later = at.column > 0 ? phases(at.column) : std::vector<PadPhase>();
-    const std::vector<PadPhase>& all = at.column > 0 ? later : first_phases_;
-    args.phases = all.data();
-    args.phase_count = static_cast<std::int64_t>(all.size());
+    args.phases = scratch.phases;
+    args.phase_count = static_cast<std::int64_t>(phases_.size());
     for (std::int64_t c = channel; c < channel_end; ++c) {
       const T* const from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
                             (p.groups[at.group].in_begin + c) * strides.channel;
@@ -443,25 +459,25 @@ class DirectPlan final : public Plan {
     args.count = args.run = channels;
     args.pitch = channel_stride_;
     T* to = scratch.rows;
+    const std::int64_t count = padded_columns(at);
     const auto zero = [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t c = 0; begin < end && c < channels; ++c) {
         std::fill(to + c * channel_stride_ + begin, to + c * channel_stride_ + end, T(0));
       }
     };
-    const std::vector<PadPhase> later = at.column > 0 ? phases(at.column) : std::vector<PadPhase>();
-    const std::vector<PadPhase>& all = at.column > 0 ? later : first_phases_;
     for (std::int64_t tap = 0; tap < layout_.depth_taps; ++tap) {
       const std::int64_t d =
           padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before, depth.in,
                        p.padding_mode);
-      for (const PadPhase& phase : all) {
+      for (std::size_t i = 0; i < phases_.size(); ++i) {
+        const PadPhase& phase = scratch.phases[i];
         T* const plane = to;
         for (std::int64_t r = 0; r < at.rows + layout_.height.reach; ++r, to += layout_.pitch) {
           const std::int64_t row =
               padded_index((at.row + r) * height.stride - height.pad_before + phase.row, height.in,
                            p.padding_mode);
           if (d < 0 || row < 0 || phase.first == phase.last) {
-            zero(0, layout_.pitch);
+            zero(0, count);
             continue;
           }
           zero(0, phase.first);
@@ -470,7 +486,7 @@ class DirectPlan final : public Plan {
                       (phase.column + phase.first * width.stride) * strides.axis[2];
           args.to = to + phase.first;
           table_.transpose(args);
-          zero(phase.last, layout_.pitch);
+          zero(phase.last, count);
         }
         to = plane + layout_.plane(rows_);
       }
@@ -649,9 +665,9 @@ class DirectPlan final : public Plan {
   std::int64_t channels_ = 1;     // input channels of a pass over a block
   std::int64_t channel_stride_ = 0;
   std::int64_t sums_rows_ = 0;
-  std::int64_t most_vectors_ = 0;       // of a block
-  std::vector<PadPhase> first_phases_;  // of the first part of rows
-  std::vector<Offsets> offsets_;        // per group
+  std::int64_t most_vectors_ = 0;  // of a block
+  std::vector<PadPhase> phases_;
+  std::vector<Offsets> offsets_;  // per group
 };
 
 // Beyond these bounds a copy of padded rows is large for what it saves; they also keep offsets
@@ -659,7 +675,8 @@ class DirectPlan final : public Plan {
 bool rows_fit(const ConvProblem& p) {
   constexpr std::int64_t kMostTaps = 1024;
   for (const Axis& axis : p.axes) {
-    if (axis.kernel > kMostTaps || axis.out > kMostRowsBytes) return false;
+    const bool cut = &axis == &p.axes[2];
+    if (axis.kernel > kMostTaps || (!cut && axis.out > kMostRowsBytes)) return false;
     if ((axis.kernel - 1) * axis.dilation / axis.stride > kMostRowsBytes) return false;
   }
   if (p.taps() > kMostTaps || most_in_channels(p) > kMostRowsBytes) return false;
@@ -677,7 +694,7 @@ bool rows_fit(const ConvProblem& p) {
 
 std::string direct_refuses(const ConvProblem& problem) {
   if (rows_fit(problem)) return {};
-  return "the padded rows under one output row take more than 2 MiB";
+  return "the padded rows under a part of an output row take more than 2 MiB";
 }
 
 bool direct_pays(const ConvProblem& p) {

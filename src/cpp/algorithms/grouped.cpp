@@ -790,8 +790,8 @@ bool grouped_pays(const ConvProblem& p) {
   if (p.channels_last) {
     // The rows of more inputs than outputs are better turned around for `direct`.
     const bool turned = width.stride == 1 && in_channels > 4 && p.taps() > 1 &&
-                        out_channels <= (p.taps() < 25 ? 4 : 6) &&
-                        p.padding_mode == PaddingMode::zeros;
+                        out_channels <= (p.taps() < 25 ? 4 : 6) && direct_refuses(p).empty() &&
+                        direct_pays(p);
     return most <= lanes / 2 && !turned;
   }
   // A single tap shares no change of layout: pixels as lanes take half the time on large planes.

@@ -53,9 +53,9 @@ namespace {
 // Points may leave L2, since each element that comes back is used by a whole panel.
 constexpr std::int64_t kMostTiles = 28;           // of 36 points
 constexpr std::int64_t kMostTilesFar = 56;        // where an L3 cache may not hold the weights
-constexpr std::int64_t kBlockBytes = 4000 << 10;  // copies of rows take little more
+constexpr std::int64_t kBlockBytes = 4000 << 10;  // with copies of rows less than 4 MiB
 constexpr std::int64_t kNearWeightBytes = 8 << 20;
-constexpr std::int64_t kFewestPassChannels = 256;
+constexpr std::int64_t kFewestPassChannels = 256;  // or waiting sums take the room and the time
 constexpr std::int64_t kMostPanelChannels = 64;
 
 constexpr std::int64_t kMostDilation = 64;  // its square is the number of phases
@@ -244,8 +244,9 @@ BlockSize block_size(std::int64_t all_tiles, std::int64_t slices, std::int64_t c
       std::clamp<std::int64_t>(room / (slices * channels + kMostPanelChannels), 1, most);
   // Passes must make up for keeping the sums of all panels.
   const std::int64_t in_passes = std::min(most, room / (kFewestPassChannels + out_channels));
-  if (tiles >= all_tiles || 2 * in_passes < 3 * tiles)
+  if (tiles >= all_tiles || 2 * in_passes < 3 * tiles) {
     return {tiles, channel_blocks(slices, channels)};
+  }
   return {in_passes, (room / in_passes - out_channels) / kWinogradDepth};
 }
 
@@ -1005,6 +1006,7 @@ class WinogradPlan final : public Plan {
           for (std::int64_t channel = taken.begin; channel < taken.end; channel += kWinogradDepth) {
             const std::int64_t depth = std::min(kWinogradDepth, taken.end - channel);
             const T* const b = weights + channel * width;
+            // A pass that takes a part of a slice goes on at the next point.
             const bool turns = channel + depth == taken.end && taken.end - taken.begin < channels;
             const T* ahead = turns ? end + taken.begin * width : b + depth * width;
             for (std::int64_t part = 0; part < rows.count(); ++part) {

@@ -65,7 +65,7 @@ enum class PlaneEdge {
 // load, and stored.
 template <class V>
 struct PlaneVector {
-  typename V::Mask load[6];
+  typename V::Mask load[5];
   typename V::Mask store;
   std::int64_t column;
   std::int64_t beside;  // 1 if the single element that stride 2 needs lies inside, else 0
@@ -242,7 +242,7 @@ constexpr int kStripVectors = 4;
 template <class V, class T, int kSize = 3>
 struct PlaneStrip {
   V kernel[kSize * kSize];
-  typename V::Mask load[6];
+  typename V::Mask load[5];
   typename V::Mask store;  // of a single vector at an edge
   T bias;
   T low;
@@ -383,9 +383,9 @@ template <class V, int kVectors, bool kEdge, class T>
   std::int64_t in_row = -args.pad_row;
   using Sums = V[kVectors];
   const auto place = [&](int v) { return v < kVectors - 1 ? v * V::lanes : last_vector; };
-  typename V::Mask masks[6];
-#pragma GCC unroll 6
-  for (int i = 0; i < 6; ++i) masks[i] = strip->load[i];
+  typename V::Mask masks[5];
+#pragma GCC unroll 5
+  for (int i = 0; i < 5; ++i) masks[i] = strip->load[i];
   // Calls add(w, pixels) for what each tap of the row at `from` meets, and asks for the row
   // `ahead`.
   const auto each_tap = [&](const T* from, const auto& add) __attribute__((always_inline)) {

@@ -646,14 +646,14 @@ struct WinogradSlots {
   std::int64_t last[kMostWinogradPoints];
 };
 
-// Transforms the input of `tiles` neighbouring tiles of one tile row, all channels of a group:
+// Transforms the input of `tiles` neighbouring tiles of one tile row, some channels of a group:
 //
 //   points[p * point_stride + (block * tiles_in_block + slot) * lanes + lane]
 //
 // for channel block * lanes + lane; lanes past the last channel are zero.
 template <class T>
 struct WinogradInputArgs {
-  const T* image;  // first channel of the group
+  const T* image;  // of the first channel
   Strides strides;
   std::int64_t channels;
   WinogradAxis height;

@@ -65,7 +65,6 @@ struct Vec<float> {
     return {_mm512_mask_loadu_ps(rest.v, mask, p)};
   }
   static Vec load_or_zero(Mask mask, const float* p) { return {_mm512_maskz_loadu_ps(mask, p)}; }
-  // The first lane only, the others 0.
   static Vec first(const float* p) { return {_mm512_zextps128_ps512(_mm_load_ss(p))}; }
   static Vec first_or_zero(Mask mask, const float* p) {
     return {_mm512_zextps128_ps512(_mm_maskz_load_ss(static_cast<__mmask8>(mask), p))};
@@ -201,7 +200,6 @@ struct Vec<double> {
     return {_mm512_mask_loadu_pd(rest.v, mask, p)};
   }
   static Vec load_or_zero(Mask mask, const double* p) { return {_mm512_maskz_loadu_pd(mask, p)}; }
-  // The first lane only, the others 0.
   static Vec first(const double* p) { return {_mm512_zextpd128_pd512(_mm_load_sd(p))}; }
   static Vec first_or_zero(Mask mask, const double* p) {
     return {_mm512_zextpd128_pd512(_mm_maskz_load_sd(mask, p))};

@@ -16,6 +16,8 @@
 //   next_lane(a, b)                      lanes 1 and on of a, then lane 0 of b
 //   previous_lane(a, b)                  the last lane of b, then those of a but the last; only
 //                                        where there are 32 registers
+//   first(p), first_or_zero(mask, p)     p[0] in lane 0, 0 in the others; only where there are 32
+//                                        registers
 //   gather(rest, mask, p, step)          lane i reads p[i * step]
 //   mask_range(begin, end)               lanes [begin, end), 0 <= begin <= end <= lanes
 //   fma(a, b, c)                         a * b + c, rounded once
