@@ -710,10 +710,13 @@ bool direct_pays(const ConvProblem& p) {
   const double pitch = static_cast<double>(layout.pitch) / width;
   const auto taps = static_cast<double>(p.taps());
   const auto outs = static_cast<double>(out_channels);
+  const std::int64_t in_channels = std::max<std::int64_t>(1, most_in_channels(p));
+  const auto ins = static_cast<double>(in_channels);
   const auto copied =
       static_cast<double>(layout.depth_taps * layout.row_phases * layout.column_phases);
 
-  // What each computes and moves, as a multiple of the multiplications. With output channels as
+  // What each computes and moves, as a multiple of the multiplications: with a stride or channels
+  // last, the ends of sums and the copy of phases, whose rows are short. With output channels as
   // lanes those beyond the last channel, of which a last vector that is half empty costs half on
   // some machines.
   const double whole =
@@ -721,17 +724,14 @@ bool direct_pays(const ConvProblem& p) {
       taps_inside(p);
   if (p.channels_last) {
     if (out_channels >= kChannelBlock || p.padding_mode != PaddingMode::zeros) return false;
-    const double pixels = pitch * (1 + 16 * copied / outs * (1 + 6 / width) / taps);
+    const double pixels = pitch * (1 + (52 / ins + 16 * copied / outs * (1 + 6 / width)) / taps);
     // Machines with short vectors lose what others gain.
     return (strided(p) ? 1.05 : 1) * pixels < whole * (1 + 3 / taps);
   }
   if (!strided(p)) {
     return 1.01 * pitch < whole * (1 + layout_cost(p) / taps);
   }
-  // Here also the ends of sums and the copy of a stride's phases, whose rows are short; there
-  // changing the layout of output and input.
-  const std::int64_t in_channels = std::max<std::int64_t>(1, most_in_channels(p));
-  const auto ins = static_cast<double>(in_channels);
+  // There also changing the layout of output and input.
   const auto padded_ins = static_cast<double>(ceil_div(in_channels, 16) * 16);
   const double pixels =
       (1 + 3.6 / width) * (1 + (23 / ins + 13 * copied / outs * (1 + 20 / width)) / taps);
