@@ -281,7 +281,7 @@ class DirectPlan final : public Plan {
     return single ? at.columns + layout_.width.reach : layout_.pitch;
   }
 
-  // The same from the first column of a block on.
+  // The phases from the first column of a block on.
   void list_phases(const Place& at, PadPhase* to) const {
     const Axis& width = problem().axes[2];
     const std::int64_t count = padded_columns(at);
@@ -719,9 +719,10 @@ bool direct_pays(const ConvProblem& p) {
   // last, the ends of sums and the copy of phases, whose rows are short. With output channels as
   // lanes those beyond the last channel, of which a last vector that is half empty costs half on
   // some machines.
+  const double met = taps_inside(p);
   const double whole =
       static_cast<double>(ceil_div(out_channels, 16) * 8 + ceil_div(out_channels, 8) * 4) / outs *
-      taps_inside(p);
+      met;
   if (p.channels_last) {
     if (out_channels >= kChannelBlock || p.padding_mode != PaddingMode::zeros) return false;
     const double pixels = pitch * (1 + (52 / ins + 16 * copied / outs * (1 + 6 / width)) / taps);
@@ -736,7 +737,7 @@ bool direct_pays(const ConvProblem& p) {
   const double pixels =
       (1 + 3.6 / width) * (1 + (23 / ins + 13 * copied / outs * (1 + 20 / width)) / taps);
   const double channels =
-      whole * (1 + 32 / ins / taps) + 64 * padded_ins / ins / (outs * taps) * taps_inside(p);
+      whole * (1 + 32 / ins / taps) + 64 * padded_ins / ins / (outs * taps) * met;
   return 1.02 * pixels < channels;
 }
 

@@ -703,15 +703,15 @@ void depthwise_plane_k5s2(const DepthwisePlaneArgs<T>& args) {
   };
   const PlaneVector<V> sides[2] = {vector_at(args.column),
                                    vector_at(args.column + args.columns - V::lanes)};
-  for_each_strip<V, 5, kTaps>(args, vectors,
-                              edges_are_sides<V, 5, kTaps>(args, vectors) ? sides : nullptr,
-                              [&](const auto& strip, std::int64_t size, auto... where) {
-                                const auto roll = size == 1   ? roll_long_strip<V, 1, true, T>
-                                                  : size == 2 ? roll_long_strip<V, 2, false, T>
-                                                  : size == 3 ? roll_long_strip<V, 3, false, T>
-                                                              : roll_long_strip<V, 4, false, T>;
-                                roll(args, strip, where...);
-                              });
+  const bool at_sides = edges_are_sides<V, 5, kTaps>(args, vectors);
+  const auto roll = [&](const auto& strip, std::int64_t size, auto... where) {
+    const auto run = size == 1   ? roll_long_strip<V, 1, true, T>
+                     : size == 2 ? roll_long_strip<V, 2, false, T>
+                     : size == 3 ? roll_long_strip<V, 3, false, T>
+                                 : roll_long_strip<V, 4, false, T>;
+    run(args, strip, where...);
+  };
+  for_each_strip<V, 5, kTaps>(args, vectors, at_sides ? sides : nullptr, roll);
 }
 
 template <class V, int kSize, PlaneTaps kTaps, class T>
@@ -737,15 +737,14 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
   if constexpr (kRolls) {
     // Residuals, which would take more registers, and wide padding are rare.
     if (sides && args.plane_count == 1 && !args.end.residual) {
-      return for_each_strip<V, 3, kTaps>(args, vectors, side,
-                                         [&](const auto& strip, std::int64_t size, const T* x,
-                                             std::int64_t last_vector, T* out, const T*) {
-                                           const auto roll = size == 2 ? roll_strip<V, kTaps, 2, T>
-                                                             : size == 3
-                                                                 ? roll_strip<V, kTaps, 3, T>
-                                                                 : roll_strip<V, kTaps, 4, T>;
-                                           roll(args, strip, x, last_vector, out);
-                                         });
+      const auto roll = [&](const auto& strip, std::int64_t size, const T* x,
+                            std::int64_t last_vector, T* out, const T*) {
+        const auto run = size == 2   ? roll_strip<V, kTaps, 2, T>
+                         : size == 3 ? roll_strip<V, kTaps, 3, T>
+                                     : roll_strip<V, kTaps, 4, T>;
+        run(args, strip, x, last_vector, out);
+      };
+      return for_each_strip<V, 3, kTaps>(args, vectors, side, roll);
     }
   }
 
