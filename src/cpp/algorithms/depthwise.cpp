@@ -100,7 +100,7 @@ int depthwise_threads(const ConvProblem& problem, int limit) {
   const std::int64_t inputs =
       problem.in_channels * problem.axes[0].in * problem.axes[1].in * problem.axes[2].in;
   const std::int64_t outputs = problem.out_channels * problem.out_pixels();
-  const std::int64_t element = problem.dtype == DataType::float64 ? 8 : 4;
+  const std::int64_t element = element_bytes(problem.dtype);
   const std::int64_t bytes = problem.batch * (inputs + outputs) * element;
   const std::int64_t worth = 1 + std::max(problem.macs() / kMacsPerThread, bytes >> 18);
   return static_cast<int>(std::min<std::int64_t>(limit, worth));

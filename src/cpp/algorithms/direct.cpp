@@ -114,7 +114,7 @@ std::int64_t wanted_rows(const ConvProblem& p) {
 // The parts that output rows are cut into.
 Split row_parts(const ConvProblem& p) {
   const RowLayout one(p, 1);
-  double column_bytes = p.dtype == DataType::float64 ? 8 : 4;
+  auto column_bytes = static_cast<double>(element_bytes(p.dtype));
   for (const std::int64_t factor : {wanted_rows(p) + one.height.reach, one.row_phases,
                                     one.column_phases, one.depth_taps, most_in_channels(p)}) {
     column_bytes *= static_cast<double>(std::max<std::int64_t>(1, factor));
@@ -685,7 +685,7 @@ bool rows_fit(const ConvProblem& p) {
   // time.
   const std::int64_t row_elements = layout.pitch * (1 + layout.height.reach);
   if (row_elements > kMostRowsBytes) return false;
-  const std::int64_t element = p.dtype == DataType::float64 ? 8 : 4;
+  const std::int64_t element = element_bytes(p.dtype);
   return layout.channel(1) * element <=
          kMostRowsBytes / std::max<std::int64_t>(1, most_in_channels(p));
 }

@@ -828,7 +828,7 @@ std::string direct_channels_refuses(const ConvProblem& p) {
   elements += (width.kernel - 1) * width.dilation / width.stride;
   elements *= (one_phase(width) ? 1 : width.stride) * p.axes[0].kernel * p.axes[1].kernel;
   const std::int64_t channels = std::min<std::int64_t>(most_in_channels(p), kMost);
-  const std::int64_t element = p.dtype == DataType::float64 ? 8 : 4;
+  const std::int64_t element = element_bytes(p.dtype);
   if (elements > kMost || elements * (channels + kChannelBlock) * element > kMost) return large;
   if ((p.axes[1].kernel - 1) * p.axes[1].dilation >= kMostRowSpan) return large;
   return {};

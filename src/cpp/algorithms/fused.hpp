@@ -56,7 +56,7 @@ class FusedPlan {
     std::int64_t end;
   };
 
-  std::int64_t element() const { return first_.dtype == DataType::float64 ? 8 : 4; }
+  std::int64_t element() const { return element_bytes(first_.dtype); }
 
   Rows rows_under(std::size_t stage, Rows out) const;
   std::int64_t most_rows_under(std::size_t stage, std::int64_t out_rows) const;

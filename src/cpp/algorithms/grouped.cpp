@@ -761,7 +761,7 @@ std::string grouped_refuses(const ConvProblem& p) {
   const Axis& width = p.axes[2];
   const std::int64_t columns =
       (kMostGroupedColumns - 1) * width.stride + (width.kernel - 1) * width.dilation + 1;
-  const std::int64_t element = p.dtype == DataType::float64 ? 8 : 4;
+  const std::int64_t element = element_bytes(p.dtype);
   const std::int64_t bytes = columns * kChannelBlock * element;
   if (bytes > kMostCopyBytes || bytes * p.axes[0].kernel * p.axes[1].kernel > kMostCopyBytes ||
       (p.axes[1].kernel - 1) * p.axes[1].dilation > kMostCopyBytes / element) {

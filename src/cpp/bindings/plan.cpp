@@ -34,8 +34,6 @@ struct PackedWeights {
   AlignedBuffer data;
 };
 
-py::ssize_t element_size(DataType dtype) { return dtype == DataType::float64 ? 8 : 4; }
-
 py::dtype numpy_dtype(DataType dtype) {
   return dtype == DataType::float64 ? py::dtype::of<double>() : py::dtype::of<float>();
 }
@@ -88,7 +86,7 @@ void for_each_axis(const ConvProblem& problem, const Visit& visit) {
 // Strides in elements of an array (batch, channel, spatial axes) in the problem's data format. The
 // batch axis may be absent.
 Strides strides_of(const py::array& array, const ConvProblem& problem) {
-  const py::ssize_t size = element_size(problem.dtype);
+  const py::ssize_t size = element_bytes(problem.dtype);
   const py::ssize_t rank = problem.spatial_rank;
   const py::ssize_t lead = array.ndim() - rank - 1;  // 1 with a batch axis, 0 without
   Strides strides;
@@ -117,7 +115,7 @@ std::vector<py::ssize_t> output_shape(const ConvProblem& problem, bool batched) 
 
 py::array new_output(const ConvProblem& problem, bool batched) {
   const std::vector<py::ssize_t> shape = output_shape(problem, batched);
-  py::ssize_t bytes = element_size(problem.dtype);
+  py::ssize_t bytes = element_bytes(problem.dtype);
   for (const py::ssize_t extent : shape) bytes *= extent;
   AlignedBuffer buffer = make_aligned(static_cast<std::size_t>(bytes));
   const py::capsule owner(buffer.get(), [](void* memory) { free_aligned(memory); });
@@ -130,7 +128,7 @@ std::vector<WeightView> weight_views(const ConvProblem& problem,
   if (weights.size() != 1 && weights.size() != problem.groups.size()) {
     throw std::logic_error("weights are one array, or one per group");
   }
-  const py::ssize_t size = element_size(problem.dtype);
+  const py::ssize_t size = element_bytes(problem.dtype);
   std::vector<WeightView> views;
   views.reserve(problem.groups.size());
   for (std::size_t g = 0; g < problem.groups.size(); ++g) {

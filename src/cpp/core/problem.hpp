@@ -21,6 +21,8 @@ struct Axis {
   std::int64_t pad_before = 0;
 };
 
+inline std::int64_t element_bytes(DataType dtype) { return dtype == DataType::float64 ? 8 : 4; }
+
 // Channels [in_begin, in_begin + in_channels) produce [out_begin, out_begin + out_channels).
 struct Group {
   std::int64_t in_begin;
