@@ -262,51 +262,64 @@ template <class T, class Function>
   }
 }
 
-// The same of rows that are next to each other in the output, with biases of the columns: squares
-// of the sums change rows and columns in registers.
+// The same of rows that are next to each other in the output, with biases of the columns or of the
+// rows: squares of the sums change rows and columns in registers.
 template <class T, class Function>
 [[gnu::noinline]] static void epilogue_turned(const EpilogueArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t lanes = V::lanes;
   const Function activation(args.activation);
+  const V none = V::broadcast(-T(0));
+  const T* const column_bias = args.bias_column == 0 ? nullptr : args.bias;
+  const T* const row_bias = args.bias_column == 0 ? args.bias : nullptr;
   for (std::int64_t j = 0; j < args.columns; j += lanes) {
     const std::int64_t columns = at_most(lanes, args.columns - j);
     const auto mask = V::mask_range(0, static_cast<int>(columns));
-    const V bias = args.bias ? V::load_or_zero(mask, args.bias + j) : V::broadcast(-T(0));
+    const V of_columns = column_bias ? V::load_or_zero(mask, column_bias + j) : none;
     const T* from = args.acc + j;
     const T* residual = args.residual ? args.residual + j * args.residual_column : nullptr;
     T* out = args.out + j * args.out_column;
     std::int64_t most = first_columns(out, args.out_column, args.rows);
     for (std::int64_t i = 0; i < args.rows; i += most, most = lanes) {
       most = at_most(most, args.rows - i);
+      const auto rows = V::mask_range(0, static_cast<int>(most));
+      const V of_rows = row_bias ? V::load_or_zero(rows, row_bias + i) : none;
       V m[lanes];
       const bool whole = columns == lanes && most == lanes;
       if (whole) {
 #pragma GCC unroll 16
-        for (int r = 0; r < lanes; ++r) m[r] = V::load(from + r * args.acc_row) + bias;
+        for (int r = 0; r < lanes; ++r) m[r] = V::load(from + r * args.acc_row) + of_columns;
       } else {
 #pragma GCC unroll 16
         for (int r = 0; r < lanes; ++r) {
-          m[r] = r < most ? V::load_or_zero(mask, from + r * args.acc_row) + bias : V::zero();
+          m[r] = r < most ? V::load_or_zero(mask, from + r * args.acc_row) + of_columns : V::zero();
         }
       }
       from += most * args.acc_row;
       V::transpose(m);
-      if (whole && !residual) {
+#pragma GCC unroll 16
+      for (int c = 0; c < lanes; ++c) m[c] = m[c] + of_rows;
+      const auto finish = [&](V v, std::int64_t c) {
+        if (residual) v = v + V::load_or_zero(rows, residual + c * args.residual_column);
+        activation(v).store(rows, out + c * args.out_column);
+      };
+      if (Function::kShort && whole && !residual) {
 #pragma GCC unroll 16
         for (int c = 0; c < lanes; ++c) activation(m[c]).store(out + c * args.out_column);
-      } else {
-        const auto pixels = V::mask_range(0, static_cast<int>(most));
+      } else if constexpr (Function::kShort) {
 #pragma GCC unroll 16
         for (int c = 0; c < lanes; ++c) {
           if (c == columns) break;
-          if (residual) {
-            m[c] = m[c] + V::load_or_zero(pixels, residual + c * args.residual_column);
-          }
-          activation(m[c]).store(pixels, out + c * args.out_column);
+          finish(m[c], c);
         }
-        if (residual) residual += most;
+      } else {
+        T turned[lanes * lanes];
+#pragma GCC unroll 16
+        for (int c = 0; c < lanes; ++c) m[c].store(turned + c * lanes);
+#pragma GCC unroll 1
+        for (std::int64_t c = 0; c < columns; ++c) finish(V::load(turned + c * lanes), c);
       }
+      if (residual) residual += most;
       out += most;
     }
   }
@@ -317,11 +330,11 @@ template <class T, class Function>
 static void epilogue_transposed(const EpilogueArgs<T>& args) {
   using V = Vec<T>;
   constexpr std::int64_t lanes = V::lanes;
-  if constexpr (Function::kShort) {
-    if (args.out_row == 1 && (!args.bias || (args.bias_row == 0 && args.bias_column == 1)) &&
-        (!args.residual || args.residual_row == 1)) {
-      return epilogue_turned<T, Function>(args);
-    }
+  const bool either_bias =
+      args.bias_row == 0 ? args.bias_column == 1 : args.bias_row == 1 && args.bias_column == 0;
+  if (args.out_row == 1 && (!args.bias || either_bias) &&
+      (!args.residual || args.residual_row == 1)) {
+    return epilogue_turned<T, Function>(args);
   }
   T turned[lanes * lanes];
   EpilogueArgs<T> square = args;
