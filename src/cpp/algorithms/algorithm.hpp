@@ -85,7 +85,8 @@ struct Algorithm {
   // Why the algorithm cannot serve the problem; empty if it can.
   std::string (*refuses)(const ConvProblem&);
   // Whether it is faster than those that follow, for a problem that it can serve. Looks at one
-  // image alone: never at the batch, threads or the machine.
+  // image alone, never at the batch or threads; between algorithms that give the same bits it may
+  // depend on the length of vectors.
   bool (*pays)(const ConvProblem&);
   std::unique_ptr<Plan> (*plan)(ConvProblem);
 };
@@ -97,6 +98,27 @@ const std::vector<Algorithm>& algorithms();
 // direct ones only), or of the named one. Throws std::invalid_argument with the reason where the
 // named one cannot.
 std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorithm);
+
+// What a convolution takes per input channel, tap and output pixel, in multiply-adds of one lane of
+// float32: a model that was fitted to some 6000 layers of 1 to 128 channels.
+class LaneCosts {
+ public:
+  explicit LaneCosts(const ConvProblem& problem);
+
+  // Of `direct`, whose lanes are pixels.
+  double pixels(std::int64_t in_channels, std::int64_t out_channels) const;
+  // Of `direct_channels`, with so many output channels to a vector.
+  double channels(std::int64_t in_channels, std::int64_t out_channels, std::int64_t lanes) const;
+
+ private:
+  bool channels_last_;
+  double taps_;
+  double width_;
+  double pitch_;     // of rows, as a multiple of their width
+  double copied_;    // times that an output pixel's input is copied
+  double inside_;    // share of taps that are not in zero padding
+  double read_ = 1;  // input pixels per output pixel
+};
 
 std::string depthwise_refuses(const ConvProblem& problem);
 bool depthwise_pays(const ConvProblem& problem);

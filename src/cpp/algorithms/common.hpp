@@ -124,15 +124,6 @@ inline bool strided(const ConvProblem& problem) {
   return std::any_of(problem.axes.begin(), problem.axes.end(), steps);
 }
 
-// What changing the layout of a channels-first input and output costs where lanes are output
-// channels, in multiply-add instructions per instruction and tap of the convolution, as measured.
-inline double layout_cost(const ConvProblem& problem) {
-  const auto share = [](std::int64_t channels) {
-    return 14 / static_cast<double>(std::max<std::int64_t>(1, channels));
-  };
-  return share(most_in_channels(problem)) + share(most_out_channels(problem));
-}
-
 // Whether a channel's weights follow each other as in [channel][taps].
 inline bool taps_are_dense(const ConvProblem& problem, const WeightView& view) {
   std::int64_t step = 1;
@@ -250,22 +241,15 @@ inline std::vector<TapRange> tap_ranges(const Axis& axis) {
   return ranges;
 }
 
-// How many pairs of an output and a tap of one axis meet the input: direct convolution leaves out
-// the others.
-inline double met_taps(const Axis& axis, PaddingMode mode) {
-  if (mode != PaddingMode::zeros) {
-    return static_cast<double>(axis.kernel) * static_cast<double>(axis.out);
-  }
+// The share of pairs of an output and a tap, of an axis that has outputs, that meet the input:
+// direct convolution leaves out the others.
+inline double met_share(const Axis& axis, PaddingMode mode) {
+  if (mode != PaddingMode::zeros) return 1;
   double met = 0;
   for (const TapRange& range : tap_ranges(axis)) {
     met += static_cast<double>(std::max<std::int64_t>(0, range.last - range.first));
   }
-  return met;
-}
-
-// The share of them among all pairs of an axis that has outputs.
-inline double met_share(const Axis& axis, PaddingMode mode) {
-  return met_taps(axis, mode) / (static_cast<double>(axis.out) * static_cast<double>(axis.kernel));
+  return met / (static_cast<double>(axis.out) * static_cast<double>(axis.kernel));
 }
 
 // The share of taps of the height and width axes that are not in zero padding: lanes of output

@@ -124,9 +124,11 @@ std::string depthwise_refuses(const ConvProblem& problem) {
 }
 
 bool depthwise_pays(const ConvProblem& problem) {
-  // Where lanes are pixels it reads the input once per output channel: with many of them, as in a
-  // first layer of one input channel, algorithms that share it are up to twice as fast.
-  const std::int64_t most = problem.channels_last && problem.groups.size() > 1 ? 32 : 4;
+  // Where lanes are pixels it reads the input once per output channel: with many of them, or few
+  // under large kernels, algorithms that share it are up to twice as fast.
+  const bool single = problem.groups.size() == 1;
+  const std::int64_t few = !single ? 4 : problem.taps() <= 25 ? 2 : 1;
+  const std::int64_t most = problem.channels_last && !single ? 32 : few;
   return most_out_channels(problem) <= most;
 }
 

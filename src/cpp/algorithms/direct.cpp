@@ -697,48 +697,46 @@ std::string direct_refuses(const ConvProblem& problem) {
   return "the padded rows under a part of an output row take more than 2 MiB";
 }
 
+LaneCosts::LaneCosts(const ConvProblem& p)
+    : channels_last_(p.channels_last),
+      taps_(static_cast<double>(p.taps())),
+      width_(static_cast<double>(std::max<std::int64_t>(1, p.axes[2].out))),
+      inside_(taps_inside(p)) {
+  const RowLayout layout(p, p.axes[2].out);
+  pitch_ = static_cast<double>(layout.pitch) / width_;
+  copied_ = static_cast<double>(layout.depth_taps * layout.row_phases * layout.column_phases);
+  // Every second element of a row is picked out in registers, every third is not.
+  if (!p.channels_last && p.axes[2].stride > 2) copied_ *= 1.8;
+  for (const Axis* axis : {&p.axes[1], &p.axes[2]}) {
+    read_ *= static_cast<double>(std::min(axis->stride, axis->kernel));
+  }
+}
+
+double LaneCosts::pixels(std::int64_t in_channels, std::int64_t out_channels) const {
+  const double ends = (channels_last_ ? 24 : 3) / static_cast<double>(in_channels);
+  const double copy = (channels_last_ ? 16 * (1 + 20 / width_) : 11 * (1 + 50 / width_)) * copied_;
+  return pitch_ * (static_cast<double>(out_channels) * (1.09 + ends / taps_) + copy / taps_);
+}
+
+double LaneCosts::channels(std::int64_t in_channels, std::int64_t out_channels,
+                           std::int64_t lanes) const {
+  const auto whole = static_cast<double>(ceil_div(out_channels, lanes) * lanes);
+  const auto ins = static_cast<double>(in_channels);
+  const double padded =
+      static_cast<double>(ceil_div(in_channels, kChannelBlock) * kChannelBlock) / ins;
+  const double layout = channels_last_ ? 4.5 : 11;
+  return (whole + 4) * inside_ + layout * (whole / ins + padded * (1 + read_)) / taps_;
+}
+
 bool direct_pays(const ConvProblem& p) {
   if (p.taps() == 1 && !p.channels_last) return false;  // no tap shares the copy
-  const std::int64_t out_channels = std::max<std::int64_t>(1, most_out_channels(p));
+  const std::int64_t ins = std::max<std::int64_t>(1, most_in_channels(p));
+  const std::int64_t outs = std::max<std::int64_t>(1, most_out_channels(p));
   // Of many channels, single rows are better packed for im2col than copied in parts.
-  if (p.axes[1].out == 1 && out_channels >= 32 && most_in_channels(p) >= 16 &&
-      row_parts(p).count() > 1) {
-    return false;
-  }
-  const RowLayout layout(p, p.axes[2].out);
-  const double width = static_cast<double>(std::max<std::int64_t>(1, p.axes[2].out));
-  const double pitch = static_cast<double>(layout.pitch) / width;
-  const auto taps = static_cast<double>(p.taps());
-  const auto outs = static_cast<double>(out_channels);
-  const std::int64_t in_channels = std::max<std::int64_t>(1, most_in_channels(p));
-  const auto ins = static_cast<double>(in_channels);
-  const auto copied =
-      static_cast<double>(layout.depth_taps * layout.row_phases * layout.column_phases);
-
-  // What each computes and moves, as a multiple of the multiplications: with a stride or channels
-  // last, the ends of sums and the copy of phases, whose rows are short. With output channels as
-  // lanes those beyond the last channel, of which a last vector that is half empty costs half on
-  // some machines.
-  const double met = taps_inside(p);
-  const double whole =
-      static_cast<double>(ceil_div(out_channels, 16) * 8 + ceil_div(out_channels, 8) * 4) / outs *
-      met;
-  if (p.channels_last) {
-    if (out_channels >= kChannelBlock || p.padding_mode != PaddingMode::zeros) return false;
-    const double pixels = pitch * (1 + (52 / ins + 16 * copied / outs * (1 + 6 / width)) / taps);
-    // Machines with short vectors lose what others gain.
-    return (strided(p) ? 1.05 : 1) * pixels < whole * (1 + 3 / taps);
-  }
-  if (!strided(p)) {
-    return 1.01 * pitch < whole * (1 + layout_cost(p) / taps);
-  }
-  // There also changing the layout of output and input.
-  const auto padded_ins = static_cast<double>(ceil_div(in_channels, 16) * 16);
-  const double pixels =
-      (1 + 3.6 / width) * (1 + (23 / ins + 13 * copied / outs * (1 + 20 / width)) / taps);
-  const double channels =
-      whole * (1 + 32 / ins / taps) + 64 * padded_ins / ins / (outs * taps) * met;
-  return 1.02 * pixels < channels;
+  if (p.axes[1].out == 1 && outs >= 32 && ins >= 16 && row_parts(p).count() > 1) return false;
+  if (p.channels_last && p.padding_mode != PaddingMode::zeros) return false;
+  const LaneCosts costs(p);
+  return costs.pixels(ins, outs) < costs.channels(ins, outs, kernels<float>().lanes);
 }
 
 std::unique_ptr<Plan> plan_direct(ConvProblem problem) {

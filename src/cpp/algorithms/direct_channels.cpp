@@ -843,7 +843,9 @@ bool direct_channels_pays(const ConvProblem& p) {
   // Two or three taps share little of the cost of changing the layout of input and output; im2col
   // copies whole vectors of long rows.
   const bool long_rows = p.axes[2].out >= 256 && p.axes[2].stride == 1;
-  return !long_rows || layout_cost(p) / static_cast<double>(p.taps()) < 0.05;
+  const double layout = 1 / static_cast<double>(std::max<std::int64_t>(1, most_in_channels(p))) +
+                        1 / static_cast<double>(std::max<std::int64_t>(1, most_out_channels(p)));
+  return !long_rows || 280 * layout < static_cast<double>(p.taps());
 }
 
 std::unique_ptr<Plan> plan_direct_channels(ConvProblem problem) {

@@ -1216,16 +1216,17 @@ constexpr std::int64_t kFewestChannels = 16;
 constexpr std::int64_t kFewestChannelsOfFew = 32;  // under 16 outputs: 17 to 15 have up to 3.9
 constexpr std::int64_t kFewestChannelsLine = 32;   // for speed
 
-// Compares multiply-add instructions of 16 lanes in float32, by a model that was fitted to
-// benchmarks/crossover.py. A tile costs its products, and two transforms per channel. Weights,
-// which are up to four times those of the layer, are read once per block of tiles: an L2 cache
-// does not hold them, nor, past some 8 MiB, may an L3 cache. From the second block on
-// multiplications hide most of that.
+// Compares multiply-add instructions of 16 lanes in float32, by a model that was fitted to some
+// 2200 layers. A tile costs its products, to which few output channels add the time that its points
+// take to load, and two transforms per vector of channels. Weights, which are up to four times
+// those of the layer, are read once per block of tiles: an L2 cache does not hold them, nor, past
+// some 8 MiB, may an L3 cache. From the second block on multiplications hide most of that.
 bool winograd_pays(const ConvProblem& problem) {
   constexpr double kNearBytes = kNearWeightBytes;
   constexpr double kNearByte = 0.03;
   constexpr double kFarByte = 0.2;
   constexpr double kFarByteAgain = 0.08;
+  constexpr double kPerGroup = 4000;
   constexpr std::int64_t lanes = 16;
   if (problem.dtype != DataType::float32 || problem.groups.empty()) return false;
   if (problem.out_pixels() == 0) return false;
@@ -1248,12 +1249,15 @@ bool winograd_pays(const ConvProblem& problem) {
                              static_cast<double>(column_tiles.points) / sides.points();
   const std::int64_t tiles = tile_rows * tile_columns;
   const int outs = std::max(sides.row.outs, sides.column.outs);
-  const double transform = line ? 5 + outs : 20 + 4.5 * outs;
+  const double transform = line ? 5 + outs : 14 + 4.5 * outs;
+  // Pixels of parts and phases are not next to each other.
+  const bool apart = step_of(axes[1]) != 1 || step_of(axes[2]) != 1;
 
-  const double with_layout = 1.05 + layout_cost(problem) / static_cast<double>(problem.taps());
+  const LaneCosts costs(problem);
+  double inputs = 0;    // channels
   double pairs = 0;     // of input channels and vectors of output channels
   double direct = 0;    // of direct algorithms
-  double channels = 0;  // that are transformed
+  double channels = 0;  // that are transformed, in whole vectors
   std::int64_t most = 0;
   std::int64_t most_outs = 0;
   for (const Group& group : problem.groups) {
@@ -1261,45 +1265,41 @@ bool winograd_pays(const ConvProblem& problem) {
     if (group.in_channels < (few ? std::max(fewest, kFewestChannelsOfFew) : fewest)) return false;
     if (group.out_channels < lanes / 2) return false;
     const std::int64_t vectors = ceil_div(group.out_channels, lanes);
+    inputs += static_cast<double>(group.in_channels);
     pairs += static_cast<double>(group.in_channels * vectors);
-    // Few output channels leave lanes empty, if what would be chosen instead has no lanes of
-    // pixels: of those, tiles of few rows come to less of the peak, and turning rows takes time.
-    const double with_lanes = with_layout * static_cast<double>(group.in_channels * vectors);
-    const double with_pixels = static_cast<double>(group.in_channels * group.out_channels) / lanes;
-    if (!few) {
-      direct += with_lanes;
-    } else if (!problem.channels_last) {
-      direct += 1.2 * with_pixels;
-    } else {
-      direct += std::min(with_lanes, 1.4 * with_pixels);
-    }
-    channels += static_cast<double>(slices * group.in_channels + group.out_channels);
+    direct += static_cast<double>(group.in_channels) *
+              std::min(costs.pixels(group.in_channels, group.out_channels),
+                       costs.channels(group.in_channels, group.out_channels, lanes));
+    channels += (apart ? 1.55 : 1) *
+                    static_cast<double>(slices * ceil_div(group.in_channels, lanes) * lanes) +
+                static_cast<double>(vectors * lanes);
     most = std::max(most, group.in_channels);
     most_outs = std::max(most_outs, vectors * lanes);
   }
-  pairs *= static_cast<double>(products);
   const std::int64_t block_tiles = block_size(row_tiles.count * tile_columns, slices, most,
                                               most_outs, sides.points(), sizeof(float))
                                        .tiles;
   // Transforms of fewer than four tiles in a row take almost the time of four.
   const std::int64_t phases = std::min(axes[2].dilation, axes[2].out);
-  const std::int64_t apart = phases > block_tiles ? phases : 1;
-  const std::int64_t fours = apart * ceil_div(tile_columns, 4 * apart);
+  const std::int64_t rows = phases > block_tiles ? phases : 1;
+  const std::int64_t fours = rows * ceil_div(tile_columns, 4 * rows);
   const double transformed = 0.5 * static_cast<double>(tile_rows * (tile_columns + 4 * fours));
-  const double bytes = pairs * lanes * sizeof(float);
+  const double bytes = static_cast<double>(products) * pairs * lanes * sizeof(float);
   const auto reading = [&](double far_byte) {
     return kNearByte * std::min(bytes, kNearBytes) + far_byte * std::max(0.0, bytes - kNearBytes);
   };
   const std::int64_t blocks = axes[0].out * ceil_div(tiles / axes[0].out, block_tiles);
-  const double winograd = whole_tiles * pairs + transformed * transform * channels +
-                          reading(kFarByte) +
+  const double multiplied =
+      whole_tiles * static_cast<double>(products) * (0.89 * pairs + 0.47 * inputs);
+  const double winograd = kPerGroup * static_cast<double>(problem.groups.size()) + multiplied +
+                          transformed * transform * channels + reading(kFarByte) +
                           static_cast<double>(blocks - 1) * reading(kFarByteAgain);
 
-  double met = 1;
-  for (const Axis& axis : axes) met *= met_taps(axis, problem.padding_mode);
+  direct *= static_cast<double>(problem.taps() * problem.out_pixels()) / lanes *
+            met_share(axes[0], problem.padding_mode);
   // Functions transform weights anew with every call, and give the same bits as layers.
-  const double fraction = bytes > kNearBytes ? 0.85 : 0.97;
-  return winograd < fraction * met * direct;
+  const double fraction = bytes > kNearBytes ? 0.87 : 1;
+  return winograd < fraction * direct;
 }
 
 std::unique_ptr<Plan> plan_winograd(ConvProblem problem) {
