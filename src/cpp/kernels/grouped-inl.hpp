@@ -113,20 +113,29 @@ static inline void grouped_row(const GroupedArgs<T>& args, const TapRow* unit, c
   }
 }
 
-// One row of a wide kernel of one channel, four taps at a time.
+// One row of a wide kernel of one channel, in equal parts of at most kTaps taps.
+template <int kTaps, int kStep, int kColumns, class T>
+[[gnu::always_inline]] static inline void wide_taps(std::int64_t taps, const GroupedArgs<T>& args,
+                                                    const T* const* pixel, const T* weights,
+                                                    Vec<T> (&sum)[kColumns]) {
+  if constexpr (kTaps > 0) {
+    if (taps == kTaps) return grouped_taps<T, 1, kTaps, kStep>(args, pixel, weights, sum);
+    wide_taps<kTaps - 1, kStep>(taps, args, pixel, weights, sum);
+  }
+}
+
 template <class T, int kStep, int kColumns>
 static inline void wide_row(const GroupedArgs<T>& args, const T* const* pixel, const T* weights,
                             Vec<T> (&sum)[kColumns]) {
-  constexpr int kTaps = 4;
+  constexpr int kTaps = 7;
   std::int64_t left = args.size;
-  for (; left >= kTaps; left -= kTaps) {
-    grouped_taps<T, 1, kTaps, kStep>(args, pixel, weights, sum);
-    pixel += kTaps * args.tap_step;
-    weights += kTaps * Vec<T>::lanes;
+  for (std::int64_t parts = (left + kTaps - 1) / kTaps; parts > 0; --parts) {
+    const std::int64_t taps = (left + parts - 1) / parts;
+    wide_taps<kTaps, kStep>(taps, args, pixel, weights, sum);
+    pixel += taps * args.tap_step;
+    weights += taps * Vec<T>::lanes;
+    left -= taps;
   }
-  if (left == 3) grouped_taps<T, 1, 3, kStep>(args, pixel, weights, sum);
-  if (left == 2) grouped_taps<T, 1, 2, kStep>(args, pixel, weights, sum);
-  if (left == 1) grouped_taps<T, 1, 1, kStep>(args, pixel, weights, sum);
 }
 
 // Finished sums of row r, each step for all at once (see end_tile).
