@@ -175,6 +175,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
 
   struct Scratch {
     DepthwisePlane<T>* planes;
+    DepthwisePhase* phases;
     Tile* tiles;
     std::int64_t* offsets;  // per tile: the kernel's table, relative to the channel or the copies
     const T** rows;         // of one tile: the same as addresses
@@ -302,6 +303,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
     };
     Scratch scratch;
     take(scratch.planes, problem().axes[0].kernel);
+    take(scratch.phases, std::min(problem().axes[1].dilation, rows));
     take(scratch.tiles, tiles);
     take(scratch.offsets, tiles * table_size(kMaxDepthwiseRows));
     take(scratch.rows, table_size(kMaxDepthwiseRows));
@@ -443,11 +445,19 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const T* const all_residual = static_cast<const T*>(arrays.residual);
     const std::int64_t plane_bytes =
         rows * height.stride * args.columns * width.stride * std::int64_t(sizeof(T));
-    const std::int64_t phases = std::min(height.dilation, rows);
     // Channels at a time: without end where each is finished at once, else while they are near.
-    const std::int64_t most = clamp && phases == 1
-                                  ? task.group_end - task.group_begin
-                                  : std::max<std::int64_t>(1, kStageBytes / 2 / plane_bytes);
+    const std::int64_t most = clamp ? task.group_end - task.group_begin
+                                    : std::max<std::int64_t>(1, kStageBytes / 2 / plane_bytes);
+    args.phases = task.phases;
+    args.phase_count = std::min(height.dilation, rows);
+    for (std::int64_t phase = 0; phase < args.phase_count; ++phase) {
+      const std::int64_t top = (task.row_begin + phase) * height.stride - height.pad_before;
+      const std::int64_t input = (top % height.dilation + height.dilation) % height.dilation;
+      task.phases[phase] = {
+          input * arrays.x_strides.axis[1],        phase * arrays.out_strides.axis[1],
+          phase * arrays.residual_strides.axis[1], ceil_div(height.in - input, height.dilation),
+          (input - top) / height.dilation,         ceil_div(rows - phase, height.dilation)};
+    }
     args.x_channel = arrays.x_strides.channel;
     args.weights_channel = p.taps();
     args.out_channel = arrays.out_strides.channel;
@@ -490,22 +500,10 @@ class DepthwisePixelsPlan final : public RowsPlan {
           args.biases = bias ? bias + channel : nullptr;
           args.end.residual_row = height.dilation * arrays.residual_strides.axis[1];
         }
-        // Rows a dilation apart, of input and output, are a plane of their own.
-        for (std::int64_t phase = 0; phase < phases; ++phase) {
-          const std::int64_t row = task.row_begin + phase;
-          const std::int64_t top = row * height.stride - height.pad_before;
-          const std::int64_t input = (top % height.dilation + height.dilation) % height.dilation;
-          args.plane_count =
-              list_planes(arrays, task, x + input * arrays.x_strides.axis[1], weights);
-          args.in_rows = ceil_div(height.in - input, height.dilation);
-          args.pad_row = (input - top) / height.dilation;
-          args.rows = ceil_div(rows - phase, height.dilation);
-          args.end.out = out + phase * arrays.out_strides.axis[1];
-          if (clamp && residual) {
-            args.end.residual = residual + phase * arrays.residual_strides.axis[1];
-          }
-          plane_kernel_(args);
-        }
+        args.plane_count = list_planes(arrays, task, x, weights);
+        args.end.out = out;
+        if (clamp) args.end.residual = residual;
+        plane_kernel_(args);
         if (clamp) continue;
         EpilogueArgs<T> epilogue{};
         epilogue.rows = rows;

@@ -54,6 +54,17 @@ constexpr bool plane_load_at_side(int loads, PlaneTaps taps, int v, int i) {
   return v == 0 ? i < loads / 2 : 2 * i >= loads;
 }
 
+// A phase of a channel: where it begins, in elements from each of the planes and of their weights
+// on, and its rows. Its sums go to `end`.
+template <class T>
+struct ChannelPlane : DepthwisePlaneArgs<T> {
+  std::int64_t x;
+  std::int64_t weights;
+  std::int64_t in_rows;
+  std::int64_t pad_row;
+  std::int64_t rows;
+};
+
 // Which loads and stores of a tile have masks: those of a vector at one side of the plane have few.
 enum class PlaneEdge {
   none,
@@ -150,12 +161,9 @@ template <PlaneTaps kTaps, PlaneEdge kEdge, class V, int kRows, int kVectors, cl
   });
 }
 
-// `kRows` output rows of a channel's plane from `row` on, at some vectors of columns. `end` is that
-// of the channel.
+// `kRows` output rows of a channel's plane from `row` on, at some vectors of columns.
 template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdge kEdge, class T>
-[[gnu::always_inline]] static inline void plane_tile(const DepthwisePlaneArgs<T>& args,
-                                                     std::int64_t channel,
-                                                     const DepthwiseEnd<T>& end, std::int64_t row,
+[[gnu::always_inline]] static inline void plane_tile(const ChannelPlane<T>& plane, std::int64_t row,
                                                      const PlaneVector<V> (&vectors)[kVectors]) {
   constexpr int kStride = stride_of(kTaps);
   V sum[kRows][kVectors];
@@ -164,10 +172,10 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) sum[r][v] = V::zero();
   }
-  for (std::int64_t d = 0; d < args.plane_count; ++d) {
-    std::int64_t top = row * kStride - args.pad_row;
-    const T* const x = args.planes[d].x + channel * args.x_channel;
-    const T* weights = args.planes[d].weights + channel * args.weights_channel;
+  for (std::int64_t d = 0; d < plane.plane_count; ++d) {
+    std::int64_t top = row * kStride - plane.pad_row;
+    const T* const x = plane.planes[d].x + plane.x;
+    const T* weights = plane.planes[d].weights + plane.weights;
     // Or GCC would keep what follows from them for the next plane, which there seldom is.
     asm("" : "+r"(top), "+r"(weights));
     V weight[kSize * kSize];
@@ -179,23 +187,23 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
     const T* from[kVectors];
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
-      from[v] = x + top * args.x_row + vectors[v].column * kStride - args.pad_column;
+      from[v] = x + top * plane.x_row + vectors[v].column * kStride - plane.pad_column;
     }
 #pragma GCC unroll 64
     for (int i = 0; i < (kRows - 1) * kStride + kSize; ++i) {
       // Only the rows under the first and the last outputs may lie outside.
       const bool outer = i < kSize || i >= (kRows - 1) * kStride;
       if (!outer ||
-          static_cast<std::uint64_t>(top + i) < static_cast<std::uint64_t>(args.in_rows)) {
+          static_cast<std::uint64_t>(top + i) < static_cast<std::uint64_t>(plane.in_rows)) {
         V strided[kVectors][3];
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) {
           if constexpr (kStride == 2) {
             plane_pixels<V, kTaps, kEdge>(from[v], vectors[v], v, strided[v]);
           }
-          if (args.ahead != 0) {
-            __builtin_prefetch(from[v] + args.ahead, 0, 2);
-            if (kStride == 2) __builtin_prefetch(from[v] + args.ahead + V::lanes, 0, 2);
+          if (plane.ahead != 0) {
+            __builtin_prefetch(from[v] + plane.ahead, 0, 2);
+            if (kStride == 2) __builtin_prefetch(from[v] + plane.ahead + V::lanes, 0, 2);
           }
         }
 #pragma GCC unroll 8
@@ -206,7 +214,7 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
             if constexpr (kStride == 2) {
               pixel = strided[v][w];
             } else {
-              pixel = plane_load<V, kSize, kTaps, kEdge>(from[v] + w * tap_step<kTaps>(args),
+              pixel = plane_load<V, kSize, kTaps, kEdge>(from[v] + w * tap_step<kTaps>(plane),
                                                          vectors[v], v, w);
             }
             asm("" : "+v"(pixel.v));  // or GCC would load it again for every use
@@ -221,10 +229,10 @@ template <class V, int kSize, PlaneTaps kTaps, int kRows, int kVectors, PlaneEdg
         }
       }
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) from[v] += args.x_row;
+      for (int v = 0; v < kVectors; ++v) from[v] += plane.x_row;
     }
   }
-  end_plane_tile<kTaps, kEdge>(end, row, vectors, sum);
+  end_plane_tile<kTaps, kEdge>(plane.end, row, vectors, sum);
 }
 
 // Where registers are few, a tile has so few rows that its first and last input rows, which meet
@@ -244,6 +252,9 @@ struct PlaneStrip {
   V kernel[kSize * kSize];
   typename V::Mask load[5];
   typename V::Mask store;  // of a single vector at an edge
+  std::int64_t in_rows;
+  std::int64_t pad_row;
+  std::int64_t rows;
   T bias;
   T low;
   T high;
@@ -263,12 +274,12 @@ template <class V, PlaneTaps kTaps, int kVectors, class T>
   const PlaneStrip<V, T>* strip = &strip_in;
   const std::int64_t x_row = args.x_row;
   const std::int64_t out_row = args.end.out_row;
-  const std::int64_t rows = args.rows;
+  const std::int64_t rows = strip_in.rows;
   const std::int64_t ahead = args.ahead;
-  const auto in_rows = static_cast<std::uint64_t>(args.in_rows);
+  const auto in_rows = static_cast<std::uint64_t>(strip_in.in_rows);
   // The first output row is two turns ahead, or one at stride 2.
   std::int64_t row = kStride == 1 ? -2 : -1;
-  std::int64_t in_row = row * kStride + 2 - args.pad_row;
+  std::int64_t in_row = row * kStride + 2 - strip_in.pad_row;
   x += (row * kStride + 2) * x_row;
   // The i-th load of a vector in the row at `from`.
   const auto load = [&](const T* from, int v, int i) __attribute__((always_inline)) {
@@ -376,11 +387,11 @@ template <class V, int kVectors, bool kEdge, class T>
                                               std::int64_t last_vector, T* out, const T* residual) {
   const PlaneStrip<V, T, 5>* strip = &strip_in;
   const std::int64_t x_row = args.x_row;
-  const std::int64_t rows = args.rows;
+  const std::int64_t rows = strip_in.rows;
   const std::int64_t ahead = args.ahead;
-  const auto in_rows = static_cast<std::uint64_t>(args.in_rows);
+  const auto in_rows = static_cast<std::uint64_t>(strip_in.in_rows);
   std::int64_t row = -2;  // the first is two turns ahead
-  std::int64_t in_row = -args.pad_row;
+  std::int64_t in_row = -strip_in.pad_row;
   using Sums = V[kVectors];
   const auto place = [&](int v) { return v < kVectors - 1 ? v * V::lanes : last_vector; };
   typename V::Mask masks[5];
@@ -488,30 +499,29 @@ template <class V, int kVectors, bool kEdge, class T>
 
 // Tiles of kRows rows: one at an edge, or `count` neighbouring ones from the first on.
 template <class V, class T, int kSize, PlaneTaps kTaps, int kRows, int kVectors>
-static void plane_tiles(const DepthwisePlaneArgs<T>& args, std::int64_t channel,
-                        const DepthwiseEnd<T>& end, std::int64_t row, const PlaneVector<V>* vectors,
-                        std::int64_t count, PlaneEdge edge) {
+static void plane_tiles(const ChannelPlane<T>& plane, std::int64_t row,
+                        const PlaneVector<V>* vectors, std::int64_t count, PlaneEdge edge) {
   PlaneVector<V> at[kVectors];
   for (int v = 0; v < kVectors; ++v) at[v] = vectors[v];
   if (edge == PlaneEdge::any) {
-    plane_tile<V, kSize, kTaps, kRows, kVectors, PlaneEdge::any>(args, channel, end, row, at);
+    plane_tile<V, kSize, kTaps, kRows, kVectors, PlaneEdge::any>(plane, row, at);
     return;
   }
   if constexpr (kVectors == 2) {
     if (edge == PlaneEdge::sides) {
-      plane_tile<V, kSize, kTaps, kRows, 2, PlaneEdge::sides>(args, channel, end, row, at);
+      plane_tile<V, kSize, kTaps, kRows, 2, PlaneEdge::sides>(plane, row, at);
       return;
     }
   }
   for (std::int64_t i = 0; i < count; ++i) {
-    plane_tile<V, kSize, kTaps, kRows, kVectors, PlaneEdge::none>(args, channel, end, row, at);
+    plane_tile<V, kSize, kTaps, kRows, kVectors, PlaneEdge::none>(plane, row, at);
     for (int v = 0; v < kVectors; ++v) at[v].column += kVectors * V::lanes;
   }
 }
 
 template <class V, class T>
-using PlaneTiles = void (*)(const DepthwisePlaneArgs<T>&, std::int64_t, const DepthwiseEnd<T>&,
-                            std::int64_t, const PlaneVector<V>*, std::int64_t, PlaneEdge);
+using PlaneTiles = void (*)(const ChannelPlane<T>&, std::int64_t, const PlaneVector<V>*,
+                            std::int64_t, PlaneEdge);
 
 template <class V, class T, int kSize, PlaneTaps kTaps, int kVectors,
           int kRows = plane_rows(kSize, stride_of(kTaps), kVectors)>
@@ -534,17 +544,17 @@ struct PlaneTileTable {
     std::int64_t more;
   };
   static Cut cut(std::int64_t rows, std::int64_t most = kMost) {
+    if (rows == 0) return Cut{};
     const std::int64_t count = (rows + most - 1) / most;
-    return count > 0 ? Cut{count, rows / count, rows % count} : Cut{};
+    return {count, rows / count, rows % count};
   }
 
   // From `row` on.
-  void run(const DepthwisePlaneArgs<T>& args, std::int64_t channel, const DepthwiseEnd<T>& end,
-           std::int64_t row, const Cut& cut, const PlaneVector<V>* vectors, std::int64_t count,
-           PlaneEdge edge) const {
+  void run(const ChannelPlane<T>& plane, std::int64_t row, const Cut& cut,
+           const PlaneVector<V>* vectors, std::int64_t count, PlaneEdge edge) const {
     for (std::int64_t part = 0; part < cut.count; ++part) {
       const std::int64_t rows = cut.rows + (part < cut.more ? 1 : 0);
-      tiles[rows - 1](args, channel, end, row, vectors, count, edge);
+      tiles[rows - 1](plane, row, vectors, count, edge);
       row += rows;
     }
   }
@@ -587,17 +597,42 @@ static inline PlaneVector<V> plane_vector(const DepthwisePlaneArgs<T>& args, std
   return vector;
 }
 
-// Calls visit(channel, end of the channel).
+// As many elements as an L1 cache has room for.
+template <class T>
+constexpr std::int64_t kLargePlane = (32 << 10) / sizeof(T);
+
+// Calls visit(plane) for each phase of each channel, with so many channels at a time that an L1
+// cache keeps their planes for the next phase.
 template <class T, class Visit>
 static inline void for_each_plane(const DepthwisePlaneArgs<T>& args, const Visit& visit) {
-  DepthwiseEnd<T> end = args.end;
-  end.out -= args.column;
-  if (end.residual) end.residual -= args.column;
-  for (std::int64_t channel = 0; channel < args.channels; ++channel) {
-    if (args.biases) end.bias = args.biases[channel];
-    visit(channel, end);
-    end.out += args.out_channel;
-    if (end.residual) end.residual += args.residual_channel;
+  const std::int64_t plane_elements = args.phases[0].rows * args.phase_count * args.columns;
+  const std::int64_t near = kLargePlane<T> / 2 / plane_elements;
+  const std::int64_t together = args.phase_count == 1 ? args.channels : near > 1 ? near : 1;
+  ChannelPlane<T> plane{args, 0, 0, 0, 0, 0};
+  for (std::int64_t first = 0; first < args.channels; first += together) {
+    for (std::int64_t n = 0; n < args.phase_count; ++n) {
+      const DepthwisePhase& phase = args.phases[n];
+      plane.x = phase.x + first * args.x_channel;
+      plane.weights = first * args.weights_channel;
+      plane.in_rows = phase.in_rows;
+      plane.pad_row = phase.pad_row;
+      plane.rows = phase.rows;
+      plane.end.out = args.end.out + phase.out + first * args.out_channel - args.column;
+      if (args.end.residual) {
+        plane.end.residual =
+            args.end.residual + phase.residual + first * args.residual_channel - args.column;
+      }
+      const std::int64_t left = args.channels - first;
+      const std::int64_t last = first + (left < together ? left : together);
+      for (std::int64_t channel = first; channel < last; ++channel) {
+        if (args.biases) plane.end.bias = args.biases[channel];
+        visit(plane);
+        plane.x += args.x_channel;
+        plane.weights += args.weights_channel;
+        plane.end.out += args.out_channel;
+        if (plane.end.residual) plane.end.residual += args.residual_channel;
+      }
+    }
   }
 }
 
@@ -605,16 +640,18 @@ static inline void for_each_plane(const DepthwisePlaneArgs<T>& args, const Visit
 template <class V, int kSize, PlaneTaps kTaps, class T>
 static void narrow_plane_of(const DepthwisePlaneArgs<T>& args) {
   static constexpr PlaneTileTable<V, T, kSize, kTaps, 1> kTiles;
-  const auto cut = kTiles.cut(args.rows);
   const PlaneVector<V> vector = plane_vector<V, kSize, kTaps>(args, args.column);
-  for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
-    kTiles.run(args, channel, end, 0, cut, &vector, 1, PlaneEdge::any);
+  const std::int64_t most_rows = args.phases[0].rows;
+  if (args.phase_count == 1 && most_rows <= kTiles.kMost) {
+    const auto tile = kTiles.tiles[most_rows - 1];
+    return for_each_plane(
+        args, [&](const ChannelPlane<T>& plane) { tile(plane, 0, &vector, 1, PlaneEdge::any); });
+  }
+  const typename decltype(kTiles)::Cut cuts[2] = {kTiles.cut(most_rows), kTiles.cut(most_rows - 1)};
+  for_each_plane(args, [&](const ChannelPlane<T>& plane) {
+    kTiles.run(plane, 0, cuts[plane.rows < most_rows], &vector, 1, PlaneEdge::any);
   });
 }
-
-// As many elements as an L1 cache has room for.
-template <class T>
-constexpr std::int64_t kLargePlane = (32 << 10) / sizeof(T);
 
 // Calls roll(strip, size, x, last_vector, out, residual) for all strips of planes of `vectors` of
 // columns, with what roll_strip() and roll_long_strip() take. With the first and the last vector in
@@ -626,14 +663,18 @@ static inline void for_each_strip(const DepthwisePlaneArgs<T>& args, std::int64_
   constexpr int kLoads = plane_loads<V>(kSize, kTaps);
   const std::int64_t count = sides ? (vectors + kStripVectors - 1) / kStripVectors : vectors;
   PlaneStrip<V, T, kSize> strip;
-  for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
-    const T* const weights = args.planes[0].weights + channel * args.weights_channel;
+  for_each_plane(args, [&](const ChannelPlane<T>& plane) {
+    const T* const weights = args.planes[0].weights + plane.weights;
 #pragma GCC unroll 25
     for (int i = 0; i < kSize * kSize; ++i) strip.kernel[i] = V::broadcast(weights[i]);
+    const DepthwiseEnd<T>& end = plane.end;
+    strip.in_rows = plane.in_rows;
+    strip.pad_row = plane.pad_row;
+    strip.rows = plane.rows;
     strip.bias = end.bias;
     strip.low = end.low;
     strip.high = end.high;
-    const T* const x = args.planes[0].x + channel * args.x_channel - args.pad_row * args.x_row;
+    const T* const x = args.planes[0].x + plane.x - plane.pad_row * args.x_row;
     std::int64_t column = args.column;
     for (std::int64_t n = 0; n < count; ++n) {
       const std::int64_t size = vectors / count + (n < vectors % count ? 1 : 0);
@@ -776,24 +817,35 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
 
   // At stride 2, an L1 cache keeps parts of a large plane until the tiles at their sides have read
   // them again. At stride 1 that would gain nothing, and reading from memory would lose a tenth.
-  const bool large = kStride == 2 && args.rows * kStride * args.in_columns > kLargePlane<T>;
-  const auto parts = kTiles.cut(args.rows, large ? 2 * kTiles.kMost : args.rows);
-  // Of a part, and of one that is a row higher.
-  const typename decltype(kSingle)::Cut single_cuts[2] = {kSingle.cut(parts.rows),
-                                                          kSingle.cut(parts.rows + 1)};
-  const typename decltype(kTiles)::Cut cuts[2] = {kTiles.cut(parts.rows),
-                                                  kTiles.cut(parts.rows + 1)};
-  const auto run_part = [&](std::int64_t channel, const DepthwiseEnd<T>& end, std::int64_t row,
+  struct Cuts {
+    typename decltype(kTiles)::Cut parts;
+    // Of a part, and of one that is a row higher.
+    typename decltype(kSingle)::Cut singles[2];
+    typename decltype(kTiles)::Cut tiles[2];
+  };
+  const auto cuts_of = [&](std::int64_t rows) {
+    const bool large = kStride == 2 && rows * kStride * args.in_columns > kLargePlane<T>;
+    Cuts cuts;
+    cuts.parts = kTiles.cut(rows, large ? 2 * kTiles.kMost : rows);
+    for (int more = 0; more < 2; ++more) {
+      cuts.singles[more] = kSingle.cut(cuts.parts.rows + more);
+      cuts.tiles[more] = kTiles.cut(cuts.parts.rows + more);
+    }
+    return cuts;
+  };
+  const std::int64_t most_rows = args.phases[0].rows;
+  const Cuts cuts_of_phases[2] = {cuts_of(most_rows), cuts_of(most_rows - 1)};
+  const auto run_part = [&](const ChannelPlane<T>& plane, const Cuts& cuts, std::int64_t row,
                             bool more) {
-    const auto& singles = single_cuts[more];
+    const auto& singles = cuts.singles[more];
     const auto run_single = [&](const PlaneVector<V>& vector, PlaneEdge where) {
-      kSingle.run(args, channel, end, row, singles, &vector, 1, where);
+      kSingle.run(plane, row, singles, &vector, 1, where);
     };
     const auto run_pairs = [&](const PlaneVector<V>* two, std::int64_t count, PlaneEdge where) {
       if constexpr (!kRolls) {
-        kTiles.run(args, channel, end, row, cuts[more], two, count, where);
+        kTiles.run(plane, row, cuts.tiles[more], two, count, where);
       } else if (where == PlaneEdge::none) {
-        kSingle.run(args, channel, end, row, singles, two, 2 * count, where);
+        kSingle.run(plane, row, singles, two, 2 * count, where);
       } else {
         run_single(two[0], PlaneEdge::any);
         run_single(two[1], PlaneEdge::any);
@@ -818,12 +870,13 @@ static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
       }
     }
   };
-  for_each_plane(args, [&](std::int64_t channel, const DepthwiseEnd<T>& end) {
+  for_each_plane(args, [&](const ChannelPlane<T>& plane) {
+    const Cuts& cuts = cuts_of_phases[plane.rows < most_rows];
     std::int64_t row = 0;
-    for (std::int64_t part = 0; part < parts.count; ++part) {
-      const bool more = part < parts.more;
-      run_part(channel, end, row, more);
-      row += parts.rows + (more ? 1 : 0);
+    for (std::int64_t part = 0; part < cuts.parts.count; ++part) {
+      const bool more = part < cuts.parts.more;
+      run_part(plane, cuts, row, more);
+      row += cuts.parts.rows + (more ? 1 : 0);
     }
   });
 }

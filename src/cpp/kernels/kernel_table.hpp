@@ -434,27 +434,37 @@ struct DepthwisePlane {
   const T* weights;
 };
 
-// `rows` x `columns` outputs of each of some channels, which are x_channel, weights_channel and so
-// on apart, from (0, column) on; each output is one chain over the planes and the taps of the
-// kernel in row-major order:
-//     sum(r, j) = fma(plane.weights[h][w], plane.x[r * stride + h - pad_row][j * stride +
+// Rows of a plane that are as far apart as the taps of a column, as a plane of their own: where its
+// input, outputs and residual begin, in elements from those of the plane.
+struct DepthwisePhase {
+  std::int64_t x;
+  std::int64_t out;
+  std::int64_t residual;
+  std::int64_t in_rows;
+  std::int64_t pad_row;  // negative where the first output meets a later row
+  std::int64_t rows;     // of outputs
+};
+
+// The outputs of each of some channels, which are x_channel, weights_channel and so on apart, in
+// columns [column, column + columns) of each phase; each output is one chain over the planes and
+// the taps of the kernel in row-major order:
+//     sum(r, j) = fma(plane.weights[h][w], plane.x[phase.x][r * stride + h - pad_row][j * stride +
 //     w * tap_step - pad_column], sum(r, j))
-// for r from 0 and columns j of the whole plane, without the taps outside its in_rows and with +0
-// outside its in_columns; pad_row is negative where the first output meets a later row. `end.out`
-// and `end.residual` are those of the first output, end.rows does not count; `biases` has one per
-// channel in place of end.bias, unless it is null. May ask for cache lines `ahead` elements after
-// those that it reads.
+// for r < rows and columns j of the whole plane, without the taps outside the phase's in_rows and
+// with +0 outside in_columns. No phase has more rows than the first, and none fewer than it but
+// one. `end.out` and `end.residual` are those of the first output, end.rows does not count;
+// `biases` has one per channel in place of end.bias, unless it is null. May ask for cache lines
+// `ahead` elements after those that it reads.
 template <class T>
 struct DepthwisePlaneArgs {
   const DepthwisePlane<T>* planes;
   std::int64_t plane_count;
-  std::int64_t x_row;  // stride
-  std::int64_t in_rows;
+  const DepthwisePhase* phases;
+  std::int64_t phase_count;
+  std::int64_t x_row;  // stride, of a phase
   std::int64_t in_columns;
-  std::int64_t pad_row;
   std::int64_t pad_column;
   std::int64_t tap_step;  // 1 but for k3d and k5d
-  std::int64_t rows;
   std::int64_t column;
   std::int64_t columns;
   std::int64_t ahead;
