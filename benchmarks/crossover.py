@@ -1,7 +1,7 @@
 """Where Winograd pays: its time against the best direct algorithm's, over a grid of layers.
 
-Run ``python -m pyconv.benchmarks.crossover``. The rules by which ``algorithm="auto"`` chooses
-Winograd were fitted to this table; it marks the layers where a rule and the clock disagree.
+Run ``python -m pyconv.benchmarks.crossover``. The table marks the layers where the rule by which
+``algorithm="auto"`` chooses Winograd and the clock disagree.
 """
 
 from __future__ import annotations

@@ -237,7 +237,7 @@ def test_dilated_planes(dtype: Any, kernel: int, dilation: tuple[int, int], widt
             3,
             height,
             width,
-            multiplier=1 + height % 2,
+            multiplier=1 + width % 2,
             kernel=(kernel, kernel),
             dtype=dtype,
             dilation=dilation,
@@ -328,6 +328,30 @@ def test_three_dimensions(dtype: Any, data_format: str, stride: int) -> None:
         residual=True,
     )
     check(problem, num_threads=2)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depths_that_meet_no_input(kernel: int, stride: int) -> None:
+    problem = image(
+        2,
+        *(3, 9, 70),
+        kernel=(1, kernel, kernel),
+        stride=(1, stride, stride),
+        padding=(1, kernel // 2, kernel // 2),
+        activation="relu",
+    )
+    check(problem)
+
+
+def test_auto_shares_one_input_channel() -> None:
+    def chosen(out_channels: int, kernel: int) -> str:
+        layer = pyconv.Conv2d(1, out_channels, kernel, padding=kernel // 2)
+        return layer.plan((1, 1, 64, 64)).algorithm
+
+    assert chosen(2, 3) == "depthwise"
+    assert chosen(2, 7) == "direct"
+    assert chosen(4, 3) == "direct"
 
 
 def last_in_memory(array: Array) -> Array:

@@ -231,7 +231,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
     } else if (width.kernel == 3 && width.stride == 2 && undilated) {
       shape = DepthwisePlaneShape::k3s2;
     } else if (width.kernel == 5 && width.stride == 2 && undilated && depth.kernel == 1 &&
-               width.out > table_.lanes) {
+               met_share(depth, PaddingMode::zeros) == 1 && width.out > table_.lanes) {
       shape = DepthwisePlaneShape::k5s2;
     } else {
       return;
@@ -498,11 +498,11 @@ class DepthwisePixelsPlan final : public RowsPlan {
           args.end.low = static_cast<T>(clamp->low);
           args.end.high = static_cast<T>(clamp->high);
           args.biases = bias ? bias + channel : nullptr;
+          args.end.residual = residual;
           args.end.residual_row = height.dilation * arrays.residual_strides.axis[1];
         }
         args.plane_count = list_planes(arrays, task, x, weights);
         args.end.out = out;
-        if (clamp) args.end.residual = residual;
         plane_kernel_(args);
         if (clamp) continue;
         EpilogueArgs<T> epilogue{};

@@ -718,14 +718,15 @@ double LaneCosts::pixels(std::int64_t in_channels, std::int64_t out_channels) co
   return pitch_ * (static_cast<double>(out_channels) * (1.09 + ends / taps_) + copy / taps_);
 }
 
-double LaneCosts::channels(std::int64_t in_channels, std::int64_t out_channels,
-                           std::int64_t lanes) const {
-  const auto whole = static_cast<double>(ceil_div(out_channels, lanes) * lanes);
+double LaneCosts::channels(std::int64_t in_channels, std::int64_t out_channels) const {
+  const auto whole = [](std::int64_t channels) {
+    return static_cast<double>(ceil_div(channels, kChannelBlock) * kChannelBlock);
+  };
   const auto ins = static_cast<double>(in_channels);
-  const double padded =
-      static_cast<double>(ceil_div(in_channels, kChannelBlock) * kChannelBlock) / ins;
+  const double outs = whole(out_channels);
   const double layout = channels_last_ ? 4.5 : 11;
-  return (whole + 4) * inside_ + layout * (whole / ins + padded * (1 + read_)) / taps_;
+  return (outs + 4) * inside_ +
+         layout * (outs / ins + whole(in_channels) / ins * (1 + read_)) / taps_;
 }
 
 bool direct_pays(const ConvProblem& p) {
@@ -736,7 +737,7 @@ bool direct_pays(const ConvProblem& p) {
   if (p.axes[1].out == 1 && outs >= 32 && ins >= 16 && row_parts(p).count() > 1) return false;
   if (p.channels_last && p.padding_mode != PaddingMode::zeros) return false;
   const LaneCosts costs(p);
-  return costs.pixels(ins, outs) < costs.channels(ins, outs, kernels<float>().lanes);
+  return costs.pixels(ins, outs) < costs.channels(ins, outs);
 }
 
 std::unique_ptr<Plan> plan_direct(ConvProblem problem) {

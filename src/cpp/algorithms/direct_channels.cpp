@@ -840,12 +840,13 @@ bool direct_channels_pays(const ConvProblem& p) {
   // Half of the lanes would idle, which is still better than to pack phases of rows.
   if (2 * most_out_channels(p) < kChannelBlock && !strided(p)) return false;
   if (p.taps() == 1) return false;  // no tap shares the copy
-  // Two or three taps share little of the cost of changing the layout of input and output; im2col
-  // copies whole vectors of long rows.
+  // Two or three taps share little of the cost of changing the layout of input and output, 14
+  // multiply-adds per channel of the other, of which a twentieth is enough; im2col copies whole
+  // vectors of long rows.
   const bool long_rows = p.axes[2].out >= 256 && p.axes[2].stride == 1;
   const double layout = 1 / static_cast<double>(std::max<std::int64_t>(1, most_in_channels(p))) +
                         1 / static_cast<double>(std::max<std::int64_t>(1, most_out_channels(p)));
-  return !long_rows || 280 * layout < static_cast<double>(p.taps());
+  return !long_rows || 14 * layout < 0.05 * static_cast<double>(p.taps());
 }
 
 std::unique_ptr<Plan> plan_direct_channels(ConvProblem problem) {

@@ -1269,7 +1269,7 @@ bool winograd_pays(const ConvProblem& problem) {
     pairs += static_cast<double>(group.in_channels * vectors);
     direct += static_cast<double>(group.in_channels) *
               std::min(costs.pixels(group.in_channels, group.out_channels),
-                       costs.channels(group.in_channels, group.out_channels, lanes));
+                       costs.channels(group.in_channels, group.out_channels));
     channels += (apart ? 1.55 : 1) *
                     static_cast<double>(slices * ceil_div(group.in_channels, lanes) * lanes) +
                 static_cast<double>(vectors * lanes);
@@ -1281,8 +1281,8 @@ bool winograd_pays(const ConvProblem& problem) {
                                        .tiles;
   // Transforms of fewer than four tiles in a row take almost the time of four.
   const std::int64_t phases = std::min(axes[2].dilation, axes[2].out);
-  const std::int64_t rows = phases > block_tiles ? phases : 1;
-  const std::int64_t fours = rows * ceil_div(tile_columns, 4 * rows);
+  const std::int64_t rows_apart = phases > block_tiles ? phases : 1;
+  const std::int64_t fours = rows_apart * ceil_div(tile_columns, 4 * rows_apart);
   const double transformed = 0.5 * static_cast<double>(tile_rows * (tile_columns + 4 * fours));
   const double bytes = static_cast<double>(products) * pairs * lanes * sizeof(float);
   const auto reading = [&](double far_byte) {
@@ -1295,8 +1295,8 @@ bool winograd_pays(const ConvProblem& problem) {
                           transformed * transform * channels + reading(kFarByte) +
                           static_cast<double>(blocks - 1) * reading(kFarByteAgain);
 
-  direct *= static_cast<double>(problem.taps() * problem.out_pixels()) / lanes *
-            met_share(axes[0], problem.padding_mode);
+  direct *= static_cast<double>(problem.taps()) * static_cast<double>(problem.out_pixels()) /
+            lanes * met_share(axes[0], problem.padding_mode);
   // Functions transform weights anew with every call, and give the same bits as layers.
   const double fraction = bytes > kNearBytes ? 0.87 : 1;
   return winograd < fraction * direct;

@@ -246,7 +246,7 @@ constexpr bool plane_rolls(int size, PlaneTaps taps) {
 constexpr int kStripVectors = 4;
 
 // What a strip of a channel's plane reads for every use: the kernel, row-major, the lanes that
-// loads at its sides may read, and the end of its sums.
+// loads at its sides may read, and the end of its sums; and the plane's rows.
 template <class V, class T, int kSize = 3>
 struct PlaneStrip {
   V kernel[kSize * kSize];
@@ -642,6 +642,7 @@ static void narrow_plane_of(const DepthwisePlaneArgs<T>& args) {
   static constexpr PlaneTileTable<V, T, kSize, kTaps, 1> kTiles;
   const PlaneVector<V> vector = plane_vector<V, kSize, kTaps>(args, args.column);
   const std::int64_t most_rows = args.phases[0].rows;
+  // Small planes are one tile each.
   if (args.phase_count == 1 && most_rows <= kTiles.kMost) {
     const auto tile = kTiles.tiles[most_rows - 1];
     return for_each_plane(

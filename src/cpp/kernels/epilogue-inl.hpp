@@ -325,7 +325,7 @@ template <class T, class Function>
   }
 }
 
-// The same with squares of the sums that change rows and columns in registers.
+// The same with squares of the sums that change rows and columns: in registers or in memory.
 template <class T, class Function>
 static void epilogue_transposed(const EpilogueArgs<T>& args) {
   using V = Vec<T>;

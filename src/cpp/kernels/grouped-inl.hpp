@@ -113,7 +113,7 @@ static inline void grouped_row(const GroupedArgs<T>& args, const TapRow* unit, c
   }
 }
 
-// One row of a wide kernel of one channel, in equal parts of at most kTaps taps.
+// grouped_taps() for a number of taps up to kTaps, of one channel.
 template <int kTaps, int kStep, int kColumns, class T>
 [[gnu::always_inline]] static inline void wide_taps(std::int64_t taps, const GroupedArgs<T>& args,
                                                     const T* const* pixel, const T* weights,
@@ -124,10 +124,11 @@ template <int kTaps, int kStep, int kColumns, class T>
   }
 }
 
+// One row of a wide kernel of one channel, in parts of nearly as many taps.
 template <class T, int kStep, int kColumns>
 static inline void wide_row(const GroupedArgs<T>& args, const T* const* pixel, const T* weights,
                             Vec<T> (&sum)[kColumns]) {
-  constexpr int kTaps = 7;
+  constexpr int kTaps = PYCONV_VECTOR_REGISTERS >= 32 ? 7 : 4;  // whose weights stay in registers
   std::int64_t left = args.size;
   for (std::int64_t parts = (left + kTaps - 1) / kTaps; parts > 0; --parts) {
     const std::int64_t taps = (left + parts - 1) / parts;

@@ -448,13 +448,13 @@ struct DepthwisePhase {
 // The outputs of each of some channels, which are x_channel, weights_channel and so on apart, in
 // columns [column, column + columns) of each phase; each output is one chain over the planes and
 // the taps of the kernel in row-major order:
-//     sum(r, j) = fma(plane.weights[h][w], plane.x[phase.x][r * stride + h - pad_row][j * stride +
-//     w * tap_step - pad_column], sum(r, j))
+//     sum(r, j) = fma(plane.weights[h][w], X[r * stride + h - pad_row][j * stride +
+//     w * tap_step - pad_column], sum(r, j)), where X begins at plane.x + phase.x,
 // for r < rows and columns j of the whole plane, without the taps outside the phase's in_rows and
-// with +0 outside in_columns. No phase has more rows than the first, and none fewer than it but
-// one. `end.out` and `end.residual` are those of the first output, end.rows does not count;
-// `biases` has one per channel in place of end.bias, unless it is null. May ask for cache lines
-// `ahead` elements after those that it reads.
+// with +0 outside in_columns. No phase has more rows than the first, nor over one fewer; k5s2 has
+// a single plane. `end.out` and `end.residual` are those of the first output, end.rows does not
+// count; `biases` has one per channel in place of end.bias, unless it is null. May ask for cache
+// lines `ahead` elements after those that it reads.
 template <class T>
 struct DepthwisePlaneArgs {
   const DepthwisePlane<T>* planes;
