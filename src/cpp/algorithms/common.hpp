@@ -269,7 +269,7 @@ inline double taps_inside(const ConvProblem& p) {
 inline std::int64_t even_blocks(std::int64_t blocks, std::int64_t others, std::int64_t most,
                                 int threads) {
   const bool uneven = blocks * others < 8 * threads && blocks * others % threads != 0;
-  return uneven ? std::max(blocks, std::min(most, ceil_div(blocks, threads) * threads)) : blocks;
+  return uneven ? std::max(blocks, std::min(most, round_up(blocks, threads))) : blocks;
 }
 
 // A team costs one or a few microseconds, so every thread should have about so many

@@ -24,10 +24,6 @@ inline std::int64_t depthwise_block_columns(const ConvProblem& problem) {
   return one_row ? 8192 / std::min<std::int64_t>({width.kernel, width.stride, 8}) : 1024;
 }
 
-inline std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
-  return ceil_div(n, multiple) * multiple;
-}
-
 // Outputs of one axis that share inputs. Output o under tap t reads o * stride + t * dilation, so
 // outputs `spacing` apart read from one sequence of inputs `dilation` apart, each `step` further on
 // in it than the one before.

@@ -335,11 +335,10 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const std::int64_t planes = p.batch * p.axes[0].out;
     if (planes * groups < 8 * threads && planes * groups % threads != 0) {
       if (p.axes[1].out >= threads) {
-        const std::int64_t count = ceil_div(blocks.rows.count(), threads) * threads;
+        const std::int64_t count = round_up(blocks.rows.count(), threads);
         blocks.rows = Split::by_count(p.axes[1].out, std::min(count, p.axes[1].out));
       } else if (p.axes[2].out >= threads * table_.lanes) {
-        blocks.columns =
-            Split::by_count(p.axes[2].out, ceil_div(columns_.count(), threads) * threads);
+        blocks.columns = Split::by_count(p.axes[2].out, round_up(columns_.count(), threads));
       }
     }
     // A task lists its rows once for all its channels.

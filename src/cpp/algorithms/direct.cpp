@@ -720,7 +720,7 @@ double LaneCosts::pixels(std::int64_t in_channels, std::int64_t out_channels) co
 
 double LaneCosts::channels(std::int64_t in_channels, std::int64_t out_channels) const {
   const auto whole = [](std::int64_t channels) {
-    return static_cast<double>(ceil_div(channels, kChannelBlock) * kChannelBlock);
+    return static_cast<double>(round_up(channels, kChannelBlock));
   };
   const auto ins = static_cast<double>(in_channels);
   const double outs = whole(out_channels);

@@ -467,15 +467,15 @@ class DirectChannelsPlan final : public Plan {
     // axis comes out most even.
     const std::int64_t panels = panels_.most();
     const auto uneven = [&](std::int64_t total) {
-      return total < threads ? 1e9
-                             : static_cast<double>(ceil_div(total, threads) * threads) /
-                                   static_cast<double>(total);
+      return total < threads
+                 ? 1e9
+                 : static_cast<double>(round_up(total, threads)) / static_cast<double>(total);
     };
     const double rows = uneven(axes_[1].out);
     const double columns = blocks.rows.count() > 1 ? 1e9 : uneven(ceil_div(axes_[2].out, 8));
     const double channels = 1.03 * uneven(panels);  // each part copies the input
     const auto cut = [&](const Split& split, std::int64_t total) {
-      return Split::by_count(total, std::min(total, ceil_div(split.count(), threads) * threads));
+      return Split::by_count(total, std::min(total, round_up(split.count(), threads)));
     };
     if (rows <= columns && rows <= channels) {
       blocks.rows = cut(blocks.rows, axes_[1].out);

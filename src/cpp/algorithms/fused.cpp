@@ -164,7 +164,7 @@ Strides FusedPlan::buffer_strides(std::size_t stage, std::int64_t rows) const {
   } else {
     // Whole cache lines, but no multiple of 4 KiB: channels would share a set of the L1 cache.
     const std::int64_t line = 64 / element();
-    strides.channel = ceil_div(rows * width, line) * line;
+    strides.channel = round_up(rows * width, line);
     if (strides.channel % (64 * line) == 0) strides.channel += line;
     strides.axis[2] = 1;
   }

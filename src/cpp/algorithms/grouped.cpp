@@ -576,7 +576,7 @@ class GroupedPlan final : public Plan {
           args.from = row + columns.start + columns.first;
           args.row_stride = strides.channel;
           args.rows = from_block.in_channels;
-          args.padded_rows = ceil_div(from_block.in_channels, table_.lanes) * table_.lanes;
+          args.padded_rows = round_up(from_block.in_channels, table_.lanes);
           args.count = run * inside;
           args.run = inside;
           args.run_pitch = columns.pitch;
@@ -725,7 +725,7 @@ bool pixels_pay(const ConvProblem& p) {
     if (!plane || width.kernel != 3 || width.stride > 2) return false;
     return undilated ? width.out >= 12 : height.dilation >= 8 && width.out >= 24;
   }
-  const auto whole = static_cast<double>(ceil_div(width.out, 16) * 16);
+  const auto whole = static_cast<double>(round_up(width.out, 16));
   if (plane && width.kernel == 3 && width.stride <= 2) {
     return width.out >= 6 &&
            (undilated || whole < 1.85 * static_cast<double>(width.out) || width.out <= 8);

@@ -213,9 +213,7 @@ class Im2colGemmPlan final : public RowsPlan {
     return cost(round_to_lanes(channels), 5, 8) * pixels < cost(channels, 9, 3) * pixel_lanes;
   }
 
-  std::int64_t round_to_lanes(std::int64_t n) const {
-    return ceil_div(n, table_.lanes) * table_.lanes;
-  }
+  std::int64_t round_to_lanes(std::int64_t n) const { return round_up(n, table_.lanes); }
 
   std::int64_t channels_of(std::int64_t weight_units) const {
     return lanes_are_channels_ ? weight_units * table_.lanes : weight_units;
@@ -270,15 +268,14 @@ class Im2colGemmPlan final : public RowsPlan {
       return p.batch * pixel_blocks * count;
     };
     if (count_tasks() < 8 * threads && count_tasks() % threads != 0) {
-      const std::int64_t even = ceil_div(pixel_blocks, threads) * threads;
+      const std::int64_t even = round_up(pixel_blocks, threads);
       if (pixels >= even * tile_pixels) {
         pixel_blocks = even;
       } else {
         for (std::size_t g = 0; g < groups_.size(); ++g) {
           Split& split = blocks.channel_blocks[g];
           const std::int64_t parts = groups_[g].weight_parts.count();
-          split =
-              Split::by_count(parts, std::min(parts, ceil_div(split.count(), threads) * threads));
+          split = Split::by_count(parts, std::min(parts, round_up(split.count(), threads)));
         }
       }
     }

@@ -392,7 +392,7 @@ bool lanes_are_pixels(const ConvProblem& problem, std::int64_t lanes, double loo
   if (problem.channels_last || problem.out_pixels() < 16) return false;
   if (most_in_channels(problem) > kMostPlanes) return false;
   const auto pixels = static_cast<double>(problem.out_pixels());
-  const double whole = static_cast<double>(ceil_div(problem.out_pixels(), lanes) * lanes);
+  const double whole = static_cast<double>(round_up(problem.out_pixels(), lanes));
   const auto each = [cost = strided(problem) ? 8 : 5.5](std::int64_t channels) {
     return cost / static_cast<double>(std::max<std::int64_t>(1, channels));
   };

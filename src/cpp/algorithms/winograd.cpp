@@ -601,7 +601,7 @@ class WinogradPlan final : public Plan {
     double best_time = 0;
     for (std::int64_t parts = 1; parts <= std::min<std::int64_t>(most_panels_, threads); ++parts) {
       const std::int64_t even = threads / std::gcd(images * parts, std::int64_t(threads));
-      for (const std::int64_t count : {fewest, ceil_div(fewest, even) * even}) {
+      for (const std::int64_t count : {fewest, round_up(fewest, even)}) {
         if (count > units_) continue;
         const double rounds = static_cast<double>(ceil_div(images * parts * count, threads));
         const double time =
@@ -639,7 +639,7 @@ class WinogradPlan final : public Plan {
   }
 
   std::int64_t points_stride(std::int64_t channels, std::int64_t tiles) const {
-    return point_stride(ceil_div(channels, table_.lanes) * table_.lanes * tiles);
+    return point_stride(round_up(channels, table_.lanes) * tiles);
   }
 
   std::int64_t panel_sums(std::int64_t tiles) const {
@@ -1270,9 +1270,9 @@ bool winograd_pays(const ConvProblem& problem) {
     direct += static_cast<double>(group.in_channels) *
               std::min(costs.pixels(group.in_channels, group.out_channels),
                        costs.channels(group.in_channels, group.out_channels));
-    channels += (apart ? 1.55 : 1) *
-                    static_cast<double>(slices * ceil_div(group.in_channels, lanes) * lanes) +
-                static_cast<double>(vectors * lanes);
+    channels +=
+        (apart ? 1.55 : 1) * static_cast<double>(slices * round_up(group.in_channels, lanes)) +
+        static_cast<double>(vectors * lanes);
     most = std::max(most, group.in_channels);
     most_outs = std::max(most_outs, vectors * lanes);
   }
