@@ -7,6 +7,12 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
+# AddressSanitizer takes memory of its own, ends the process where it gets none, and may leave its
+# allocator locked in a child that is forked beside other threads.
+unsanitized = pytest.mark.skipif("PYCONV_SANITIZED" in os.environ, reason="AddressSanitizer")
+
 
 def run_python(*arguments: str, timeout: float = 300, **environment: Any) -> str:
     """Run the interpreter and return its output; one set to None is removed.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 import pytest
-from processes import run_script
+from processes import run_script, unsanitized
 
 MEASURE = """
 import numpy, pyconv
@@ -24,8 +23,6 @@ before = peak()
 y = layer(x)
 print(peak() - before, layer.plan(x.shape).workspace_bytes, y.nbytes, x.nbytes)
 """
-# The sanitizer takes memory of its own, and ends the process where it gets none.
-unsanitized = pytest.mark.skipif("PYCONV_SANITIZED" in os.environ, reason="AddressSanitizer")
 SLACK = 2**23  # thread stacks and the allocator's own
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from problems import make
-from processes import run_python, run_script
+from processes import run_python, run_script, unsanitized
 
 import pyconv
 
@@ -321,6 +321,7 @@ assert os.wait()[1] == 0
     run_script(script, timeout=120)
 
 
+@unsanitized
 def test_a_fork_while_other_threads_compute() -> None:
     script = f"""{BIG}
 from concurrent.futures import ThreadPoolExecutor
