@@ -705,8 +705,10 @@ LaneCosts::LaneCosts(const ConvProblem& p)
   const RowLayout layout(p, p.axes[2].out);
   pitch_ = static_cast<double>(layout.pitch) / width_;
   copied_ = static_cast<double>(layout.depth_taps * layout.row_phases * layout.column_phases);
-  // Every second element of a row is picked out in registers, every third is not.
-  if (!p.channels_last && p.axes[2].stride > 2) copied_ *= 1.8;
+  // All parts of a row under stride 2 or 4 are told apart in registers, those of others are not.
+  const std::int64_t stride = p.axes[2].stride;
+  const bool apart = stride <= 2 || (stride == 4 && layout.column_phases == 4);
+  if (!p.channels_last && !apart) copied_ *= 1.8;
   for (const Axis* axis : {&p.axes[1], &p.axes[2]}) {
     read_ *= static_cast<double>(std::min(axis->stride, axis->kernel));
   }

@@ -163,42 +163,72 @@ static inline void pad_row(const PadPlaneArgs<T>& args, const PadPhase& phase, c
   pad_elements(args, phase, row, phase.last, args.count, to);
 }
 
-// The elements that a phase and the one after it both have inside the plane.
+// The elements that all of kStep phases have inside the plane.
+template <int kStep>
 static inline std::int64_t common_first(const PadPhase* phase) {
-  return at_least(phase[0].first, phase[1].first);
+  std::int64_t first = phase[0].first;
+  for (int i = 1; i < kStep; ++i) first = at_least(first, phase[i].first);
+  return first;
 }
+template <int kStep>
 static inline std::int64_t common_last(const PadPhase* phase) {
-  return at_most(phase[0].last, phase[1].last);
+  std::int64_t last = phase[0].last;
+  for (int i = 1; i < kStep; ++i) last = at_most(last, phase[i].last);
+  return last;
 }
 
-// Whether a phase and the one after it are neighbouring columns of the same rows, as two phases of
-// stride 2 are, and pad_two_rows() takes them: where both have a vector inside the plane.
-template <class T>
-static inline bool are_neighbours(const PadPlaneArgs<T>& args, const PadPhase* phase) {
-  return args.column_step == 2 && args.column_stride == 1 && phase[0].row == phase[1].row &&
-         phase[0].column + 1 == phase[1].column &&
-         common_last(phase) - common_first(phase) >= Vec<T>::lanes;
-}
-
-// Two such phases of a row, in one pass over it.
-template <class T>
-static inline void pad_two_rows(const PadPlaneArgs<T>& args, const PadPhase* phase, const T* row,
-                                T* to, T* to_next) {
-  using V = Vec<T>;
-  const std::int64_t last = common_last(phase);
-  std::int64_t j = common_first(phase);
-  pad_elements(args, phase[0], row, 0, j, to);
-  pad_elements(args, phase[1], row, 0, j, to_next);
-  for (; j < last; j += V::lanes) {
-    if (j + V::lanes > last) j = last - V::lanes;  // the last vector copies some elements again
-    const T* const from = row + phase[0].column + 2 * j;
-    const V low = V::load(from);
-    const V high = V::load(from + V::lanes);
-    V::even(low, high).store(to + j);
-    V::odd(low, high).store(to_next + j);
+// Whether the phases of a row are neighbouring columns, as all those of a stride are, and
+// pad_neighbours() takes them: where all have a vector inside the plane.
+template <int kStep, class T>
+static inline bool are_neighbours(const PadPlaneArgs<T>& args) {
+  if (args.column_step != kStep || args.column_stride != 1) return false;
+  if (args.phase_count < kStep) return false;
+  const PadPhase* const phase = args.phases;
+  for (int i = 1; i < kStep; ++i) {
+    if (phase[i].row != phase->row || phase[i].column != phase->column + i) return false;
   }
-  pad_elements(args, phase[0], row, j, args.count, to);
-  pad_elements(args, phase[1], row, j, args.count, to_next);
+  return common_last<kStep>(phase) - common_first<kStep>(phase) >= Vec<T>::lanes;
+}
+
+// from[kStep * lane + i] to lane of part[i].
+template <class V, class T>
+static inline void deal(const T* from, V (&part)[2]) {
+  const V low = V::load(from);
+  const V high = V::load(from + V::lanes);
+  part[0] = V::even(low, high);
+  part[1] = V::odd(low, high);
+}
+template <class V, class T>
+static inline void deal(const T* from, V (&part)[4]) {
+  V low[2];
+  V high[2];
+  deal(from, low);
+  deal(from + 2 * V::lanes, high);
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    part[i] = V::even(low[i], high[i]);
+    part[i + 2] = V::odd(low[i], high[i]);
+  }
+}
+
+// Such phases of a row, in one pass over it.
+template <int kStep, class T>
+static inline void pad_neighbours(const PadPlaneArgs<T>& args, const PadPhase* phase, const T* row,
+                                  T* to) {
+  using V = Vec<T>;
+  const std::int64_t first = common_first<kStep>(phase);
+  const std::int64_t last = common_last<kStep>(phase);
+  for (std::int64_t j = first; j < last; j += V::lanes) {
+    if (j + V::lanes > last) j = last - V::lanes;  // the last vector copies some elements again
+    V part[kStep];
+    deal(row + phase->column + kStep * j, part);
+#pragma GCC unroll 4
+    for (int i = 0; i < kStep; ++i) part[i].store(to + phase[i].offset + j);
+  }
+  for (int i = 0; i < kStep; ++i) {
+    pad_elements(args, phase[i], row, 0, first, to + phase[i].offset);
+    pad_elements(args, phase[i], row, last, args.count, to + phase[i].offset);
+  }
 }
 
 template <class T>
@@ -212,22 +242,26 @@ void pad_plane(const PadPlaneArgs<T>& args) {
                       args.plane + row * args.row_stride + only.column * args.column_stride,
                       args.row_step * args.row_stride, args.ahead, args.to + only.offset);
   }
+  const std::int64_t together = are_neighbours<2>(args) ? 2 : are_neighbours<4>(args) ? 4 : 1;
   for (std::int64_t r = 0; r < args.rows; ++r) {
-    for (std::int64_t i = 0; i < args.phase_count; ++i) {
-      const PadPhase& phase = args.phases[i];
-      T* const to = args.to + phase.offset + r * args.count;
-      const std::int64_t index = padded_index(args.row_start + phase.row + r * args.row_step,
+    T* const to = args.to + r * args.count;
+    for (std::int64_t i = 0; i < args.phase_count; i += together) {
+      const PadPhase* const phase = args.phases + i;
+      const std::int64_t index = padded_index(args.row_start + phase->row + r * args.row_step,
                                               args.row_in, args.padding_mode);
-      if (args.plane != nullptr && index >= 0) {
-        const T* const from = args.plane + index * args.row_stride;
-        if (i + 1 < args.phase_count && are_neighbours(args, &phase)) {
-          ++i;
-          pad_two_rows(args, &phase, from, to, args.to + args.phases[i].offset + r * args.count);
-        } else {
-          pad_row(args, phase, from, to);
+      if (args.plane == nullptr || index < 0) {
+        for (std::int64_t n = 0; n < together; ++n) {
+          for (std::int64_t j = 0; j < args.count; ++j) to[phase[n].offset + j] = T(0);
         }
+        continue;
+      }
+      const T* const from = args.plane + index * args.row_stride;
+      if (together == 2) {
+        pad_neighbours<2>(args, phase, from, to);
+      } else if (together == 4) {
+        pad_neighbours<4>(args, phase, from, to);
       } else {
-        for (std::int64_t j = 0; j < args.count; ++j) to[j] = T(0);
+        pad_row(args, *phase, from, to + phase->offset);
       }
     }
   }

@@ -140,8 +140,9 @@ struct PadPhase {
 // Phases of a padded plane, row after row of it: for each phase, r < rows and j < count
 //     to[phase.offset + r * count + j] =
 //         plane[row_start + phase.row + r * row_step][phase.column + j * column_step]
-// as padding extends the plane of row_in x column_in elements. A null plane is one of zeros. Where
-// it takes every second column of one phase, it asks for what is `ahead` elements on.
+// as padding extends the plane of row_in x column_in elements. Phases of a row follow each other,
+// and every row has the same. A null plane is one of zeros. Where it takes every second column of
+// one phase, it asks for what is `ahead` elements on.
 template <class T>
 struct PadPlaneArgs {
   const T* plane;
