@@ -30,6 +30,10 @@ def image(
     return make((1, channels, *sizes), (channels * multiplier, 1, *kernel), groups=channels, **more)
 
 
+# Kernels, square, and strides of planes that are read where they are.
+PLANES = [(3, 1), (4, 1), (5, 1), (7, 1), (3, 2), (4, 2), (5, 2)]
+
+
 def test_auto_takes_pixels_as_lanes_where_rows_are_long() -> None:
     layer = pyconv.Conv2d(32, 32, 3, groups=32)
     plan = layer.plan((1, 32, 112, 112))
@@ -44,6 +48,9 @@ def test_auto_takes_pixels_as_lanes_where_rows_are_long() -> None:
     wide = pyconv.Conv2d(32, 32, 4, groups=32)
     assert wide.plan((1, 32, 115, 115)).algorithm == elsewhere
     assert wide.plan((1, 32, 23, 23)).algorithm == "grouped"
+    large = pyconv.Conv2d(32, 32, 7, groups=32)
+    assert large.plan((1, 32, 70, 70)).algorithm == elsewhere
+    assert large.plan((1, 32, 62, 62)).algorithm == "grouped"
     strided = pyconv.Conv2d(32, 32, 5, 2, 2, groups=32)
     assert strided.plan((1, 32, 128, 128)).algorithm == elsewhere
     assert strided.plan((1, 32, 33, 33)).algorithm == elsewhere
@@ -227,7 +234,7 @@ def test_dilation(data_format: str, dilation: tuple[int, int], stride: Any) -> N
     check(problem)
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("kernel", [3, 4, 5, 7])
 @pytest.mark.parametrize("dilation", [(2, 2), (1, 3), (4, 1), (3, 19)], ids=str)
 @pytest.mark.parametrize("width", [3, 8, 15, 17, 32, 33, 70])
 def test_dilated_planes(dtype: Any, kernel: int, dilation: tuple[int, int], width: int) -> None:
@@ -249,7 +256,7 @@ def test_dilated_planes(dtype: Any, kernel: int, dilation: tuple[int, int], widt
         check(problem, num_threads=3)
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("kernel", [3, 4, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", [0, 1, 2, 4])
 @pytest.mark.parametrize("size", [(74, 120), (129, 131), (7, 4100), (2100, 33)], ids=str)
@@ -330,7 +337,7 @@ def test_three_dimensions(dtype: Any, data_format: str, stride: int) -> None:
     check(problem, num_threads=2)
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("kernel", [3, 4, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depths_that_meet_no_input(kernel: int, stride: int) -> None:
     problem = image(
@@ -386,14 +393,14 @@ def test_threads(data_format: str, shape: tuple[int, int, int], threads: int) ->
     check(problem, num_threads=threads)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (3, 2)])
+@pytest.mark.parametrize(("kernel", "stride"), PLANES)
 @pytest.mark.parametrize("top", [0, 2, 3, 4, 6, 11])
 @pytest.mark.parametrize("bottom", [0, 2, 3, 4, 6, 11])
 @pytest.mark.parametrize("right", [1, 7])
 def test_rows_that_only_padding_meets(
     dtype: Any, data_format: str, kernel: int, stride: int, top: int, bottom: int, right: int
 ) -> None:
-    for height in (5, 30):
+    for height in (7, 30):
         make(
             (1, 3, height, 40),
             (3, 1, kernel, kernel),
@@ -430,7 +437,7 @@ def test_planes_of_uneven_groups(dtype: Any) -> None:
     make((2, 8, 14, 14), weight, dtype, residual=True, padding=1).check("depthwise")
 
 
-@pytest.mark.parametrize(("taps", "stride"), [(3, 1), (5, 1), (3, 2)])
+@pytest.mark.parametrize(("taps", "stride"), PLANES)
 @pytest.mark.parametrize("padding", [0, 1, 2, 3])
 @pytest.mark.parametrize("residual", [False, True])
 def test_sides_of_planes(dtype: Any, taps: int, stride: int, padding: int, residual: bool) -> None:

@@ -223,21 +223,27 @@ class DepthwisePixelsPlan final : public RowsPlan {
     // It looks for padding under the first and the last row of outputs of a tile alone.
     const std::int64_t last = (height.out - 1) * height.stride - height.pad_before;
     if (ceil_div(height.pad_before, height.dilation) > height.kernel || last > height.in) return;
+    const bool strips =
+        depth.kernel == 1 && met_share(depth, PaddingMode::zeros) == 1 && width.out > table_.lanes;
     DepthwisePlaneShape shape;
     if (width.kernel == 3 && width.stride == 1) {
       shape = width.dilation == 1 ? DepthwisePlaneShape::k3 : DepthwisePlaneShape::k3d;
+    } else if (width.kernel == 4 && width.stride == 1 && width.dilation == 1) {
+      shape = DepthwisePlaneShape::k4;
     } else if (width.kernel == 5 && width.stride == 1) {
       shape = width.dilation == 1 ? DepthwisePlaneShape::k5 : DepthwisePlaneShape::k5d;
+    } else if (width.kernel == 7 && width.stride == 1 && width.dilation == 1 && strips) {
+      shape = DepthwisePlaneShape::k7;
     } else if (width.kernel == 3 && width.stride == 2 && undilated) {
       shape = DepthwisePlaneShape::k3s2;
-    } else if (width.kernel == 5 && width.stride == 2 && undilated && depth.kernel == 1 &&
-               met_share(depth, PaddingMode::zeros) == 1 && width.out > table_.lanes) {
-      shape = DepthwisePlaneShape::k5s2;
+    } else if ((width.kernel == 4 || width.kernel == 5) && width.stride == 2 && undilated &&
+               strips) {
+      shape = width.kernel == 4 ? DepthwisePlaneShape::k4s2 : DepthwisePlaneShape::k5s2;
     } else {
       return;
     }
     plane_kernel_ = table_.depthwise_plane[static_cast<int>(shape)];
-    planes_roll_ = table_.planes_roll[static_cast<int>(shape)];
+    planes_roll_ = table_.planes_roll[static_cast<int>(shape)] && width.out > table_.lanes;
   }
 
   void find_phases(const Axis& width) {

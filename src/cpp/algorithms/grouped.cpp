@@ -725,24 +725,25 @@ bool pixels_pay(const ConvProblem& p) {
     if (!plane || width.kernel != 3 || width.stride > 2) return false;
     return undilated ? width.out >= 12 : height.dilation >= 8 && width.out >= 24;
   }
+  const auto columns = static_cast<double>(width.out);
   const auto whole = static_cast<double>(round_up(width.out, 16));
   if (plane && width.kernel == 3 && width.stride <= 2) {
-    return width.out >= 6 &&
-           (undilated || whole < 1.85 * static_cast<double>(width.out) || width.out <= 8);
+    return width.out >= 6 && (undilated || whole <= 1.6 * columns);
   }
-  if (plane && width.stride == 2) {
-    if (width.kernel == 5) return p.axes[0].kernel == 1 && width.out >= 17;
-    if (width.kernel == 4) {
-      return width.out >= 24 && whole <= 1.2 * static_cast<double>(width.out);
-    }
+  if (plane && width.stride == 2 && (width.kernel == 4 || width.kernel == 5)) {
+    return p.axes[0].kernel == 1 && width.out >= 17;
   }
   if (width.stride > 1) return false;
   if (height.out == 1) return width.out >= 60 * (4 + p.taps());  // a tile has one row
   if (width.kernel > 7) return false;
-  const auto columns = static_cast<double>(width.out);
+  if (plane && p.axes[0].kernel == 1 && width.out > 16) {  // in strips
+    if (width.kernel == 5) return whole <= (width.out > 32 ? 1.4 : 1.12) * columns;
+    if (width.kernel == 7 && width.dilation == 1) return whole <= 1.12 * columns;
+  }
   const auto taps = static_cast<double>(p.taps());
-  const double row =
-      plane && width.kernel == 5 ? 9.4 * (columns + 3) : (1.1 + 0.31 * taps) * (columns + 10);
+  double row = (1.1 + 0.31 * taps) * (columns + 10);
+  if (plane && width.kernel == 5) row = 9.4 * (columns + 3);
+  if (plane && width.kernel == 4 && width.dilation == 1) row = 5.1 * (columns + 3);
   return row * whole / (columns * columns) < 4.6 + 0.25 * taps;
 }
 

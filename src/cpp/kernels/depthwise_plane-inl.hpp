@@ -33,15 +33,17 @@ constexpr int stride_of(PlaneTaps taps) {
 // neighbour next to it: the third of three taps takes vectors of its own there.
 template <class V>
 constexpr int plane_loads(int size, PlaneTaps taps) {
-  return stride_of(taps) == 1 ? size : size == 5 ? 5 : V::mixes_pairs ? 4 : 2;
+  return stride_of(taps) == 1 || size > 3 ? size : V::mixes_pairs ? 4 : 2;
 }
+
+constexpr int kMostPlaneLoads = 7;
 
 template <PlaneTaps kTaps, class T>
 [[gnu::always_inline]] static inline std::int64_t tap_step(const DepthwisePlaneArgs<T>& args) {
   return kTaps == PlaneTaps::apart ? args.tap_step : 1;
 }
 
-// Where those of five taps at stride 2 lie, from the first tap on.
+// Where those of more than three taps at stride 2 lie, from the first tap on.
 template <class V>
 constexpr int long_load_at(int i) {
   return i < 2 ? i * V::lanes : 2 * V::lanes + i - 2;
@@ -49,9 +51,9 @@ constexpr int long_load_at(int i) {
 
 // Whether a load may reach over the side of the plane if its vector is the first of a row (v = 0)
 // or ends with the row (v = 1).
-constexpr bool plane_load_at_side(int loads, PlaneTaps taps, int v, int i) {
-  if (stride_of(taps) == 2) return (loads == 5 ? i > 0 : i % 2) == v;
-  return v == 0 ? i < loads / 2 : 2 * i >= loads;
+constexpr bool plane_load_at_side(int size, PlaneTaps taps, int v, int i) {
+  if (stride_of(taps) == 2) return (size > 3 ? i > 0 : i % 2) == v;
+  return v == 0 ? i < size / 2 : 2 * i >= size;
 }
 
 // A phase of a channel: where it begins, in elements from each of the planes and of their weights
@@ -76,18 +78,18 @@ enum class PlaneEdge {
 // load, and stored.
 template <class V>
 struct PlaneVector {
-  typename V::Mask load[5];
+  typename V::Mask load[kMostPlaneLoads];
   typename V::Mask store;
   std::int64_t column;
   std::int64_t beside;  // 1 if the single element that stride 2 needs lies inside, else 0
 };
 
 // The `i`-th load of a row under the `v`-th vector of a tile.
-template <class V, int kLoads, PlaneTaps kTaps, PlaneEdge kEdge, class T>
+template <class V, int kSize, PlaneTaps kTaps, PlaneEdge kEdge, class T>
 [[gnu::always_inline]] static inline V plane_load(const T* from, const PlaneVector<V>& vector,
                                                   int v, int i) {
   const bool masked = kEdge == PlaneEdge::any ||
-                      (kEdge == PlaneEdge::sides && plane_load_at_side(kLoads, kTaps, v, i));
+                      (kEdge == PlaneEdge::sides && plane_load_at_side(kSize, kTaps, v, i));
   return masked ? V::load_or_zero(vector.load[i], from) : V::load(from);
 }
 
@@ -96,17 +98,16 @@ template <class V, PlaneTaps kTaps, PlaneEdge kEdge, class T>
 [[gnu::always_inline]] static inline void plane_pixels(const T* from, const PlaneVector<V>& vector,
                                                        int v, V (&pixel)[3]) {
   constexpr int kFirst = kTaps == PlaneTaps::odd ? 1 : 0;
-  constexpr int kLoads = plane_loads<V>(3, kTaps);
-  V low = plane_load<V, kLoads, kTaps, kEdge>(from + kFirst, vector, v, 0);
-  V high = plane_load<V, kLoads, kTaps, kEdge>(from + kFirst + V::lanes, vector, v, 1);
+  V low = plane_load<V, 3, kTaps, kEdge>(from + kFirst, vector, v, 0);
+  V high = plane_load<V, 3, kTaps, kEdge>(from + kFirst + V::lanes, vector, v, 1);
   asm("" : "+v"(low.v), "+v"(high.v));  // or GCC would load both twice
   if constexpr (V::mixes_pairs) {
     constexpr int kThird = kTaps == PlaneTaps::odd ? 0 : 2;
     pixel[kFirst] = V::mixed_even(low, high);
     pixel[kFirst + 1] = V::mixed_odd(low, high);
     pixel[kThird] =
-        V::mixed_even(plane_load<V, kLoads, kTaps, kEdge>(from + kThird, vector, v, 2),
-                      plane_load<V, kLoads, kTaps, kEdge>(from + kThird + V::lanes, vector, v, 3));
+        V::mixed_even(plane_load<V, 3, kTaps, kEdge>(from + kThird, vector, v, 2),
+                      plane_load<V, 3, kTaps, kEdge>(from + kThird + V::lanes, vector, v, 3));
   } else {
     pixel[kFirst] = V::even(low, high);
     pixel[kFirst + 1] = V::odd(low, high);
@@ -243,15 +244,22 @@ constexpr bool plane_rolls(int size, PlaneTaps taps) {
   return PYCONV_VECTOR_REGISTERS == 16 && size == 3 && taps != PlaneTaps::apart;
 }
 
-constexpr int kStripVectors = 4;
+// Of larger kernels at stride 1, tiles that leave registers for all weights have few rows as well.
+constexpr bool plane_rolls_tall(int size, PlaneTaps taps) {
+  return PYCONV_VECTOR_REGISTERS == 32 && size > 3 && stride_of(taps) == 1;
+}
+
+// The most vectors of a strip.
+constexpr int strip_vectors(int size) { return size == 7 ? 3 : 4; }
 
 // What a strip of a channel's plane reads for every use: the kernel, row-major, the lanes that
-// loads at its sides may read, and the end of its sums; and the plane's rows.
+// loads at its sides may read, or those of all its vectors, and the end of its sums; and the
+// plane's rows.
 template <class V, class T, int kSize = 3>
 struct PlaneStrip {
   V kernel[kSize * kSize];
-  typename V::Mask load[5];
-  typename V::Mask store;  // of a single vector at an edge
+  typename V::Mask load[kMostPlaneLoads];
+  PlaneVector<V> vectors[strip_vectors(kSize)];
   std::int64_t in_rows;
   std::int64_t pad_row;
   std::int64_t rows;
@@ -270,7 +278,6 @@ template <class V, PlaneTaps kTaps, int kVectors, class T>
                                          const PlaneStrip<V, T>& strip_in, const T* x,
                                          std::int64_t last_vector, T* out) {
   constexpr int kStride = stride_of(kTaps);
-  constexpr int kLoads = plane_loads<V>(3, kTaps);
   const PlaneStrip<V, T>* strip = &strip_in;
   const std::int64_t x_row = args.x_row;
   const std::int64_t out_row = args.end.out_row;
@@ -284,8 +291,8 @@ template <class V, PlaneTaps kTaps, int kVectors, class T>
   // The i-th load of a vector in the row at `from`.
   const auto load = [&](const T* from, int v, int i) __attribute__((always_inline)) {
     const T* const at = from + (v < kVectors - 1 ? v * V::lanes : last_vector) * kStride;
-    const bool masked = (v == 0 && plane_load_at_side(kLoads, kTaps, 0, i)) ||
-                        (v == kVectors - 1 && plane_load_at_side(kLoads, kTaps, 1, i));
+    const bool masked = (v == 0 && plane_load_at_side(3, kTaps, 0, i)) ||
+                        (v == kVectors - 1 && plane_load_at_side(3, kTaps, 1, i));
     return masked ? V::load_or_zero(strip->load[i], at) : V::load(at);
   };
   using Sums = V[kVectors];
@@ -378,25 +385,26 @@ template <class V, PlaneTaps kTaps, int kVectors, class T>
   }
 }
 
-// The same for 5x5 kernels at stride 2 where registers are many: with the sums of three output rows
-// in registers, a tile's rows would keep fewer going. With kEdge, of one vector that has masks for
-// all loads and stores.
-template <class V, int kVectors, bool kEdge, class T>
+// The same for 4x4 and 5x5 kernels at stride 2 where registers are many: with the sums of two or
+// three output rows in registers, a tile's rows would keep fewer going. With kEdge, of one vector
+// that has masks for all loads and stores.
+template <class V, int kSize, int kVectors, bool kEdge, class T>
 [[gnu::noinline]] static void roll_long_strip(const DepthwisePlaneArgs<T>& args,
-                                              const PlaneStrip<V, T, 5>& strip_in, const T* x,
+                                              const PlaneStrip<V, T, kSize>& strip_in, const T* x,
                                               std::int64_t last_vector, T* out, const T* residual) {
-  const PlaneStrip<V, T, 5>* strip = &strip_in;
+  static_assert(kSize == 4 || kSize == 5);
+  const PlaneStrip<V, T, kSize>* strip = &strip_in;
   const std::int64_t x_row = args.x_row;
   const std::int64_t rows = strip_in.rows;
   const std::int64_t ahead = args.ahead;
   const auto in_rows = static_cast<std::uint64_t>(strip_in.in_rows);
-  std::int64_t row = -2;  // the first is two turns ahead
+  std::int64_t row = kSize == 5 ? -2 : -1;  // the first is so many turns ahead
   std::int64_t in_row = -strip_in.pad_row;
   using Sums = V[kVectors];
   const auto place = [&](int v) { return v < kVectors - 1 ? v * V::lanes : last_vector; };
-  typename V::Mask masks[5];
+  typename V::Mask masks[kSize];
 #pragma GCC unroll 5
-  for (int i = 0; i < 5; ++i) masks[i] = strip->load[i];
+  for (int i = 0; i < kSize; ++i) masks[i] = kEdge ? strip->vectors[0].load[i] : strip->load[i];
   // Calls add(w, pixels) for what each tap of the row at `from` meets, and asks for the row
   // `ahead`.
   const auto each_tap = [&](const T* from, const auto& add) __attribute__((always_inline)) {
@@ -407,8 +415,8 @@ template <class V, int kVectors, bool kEdge, class T>
     for (int i = 0; i < 2 * kVectors; ++i) __builtin_prefetch(next + i * V::lanes, 0, 2);
     const auto load = [&](int v, int i) __attribute__((always_inline)) {
       const T* const at = (v < kVectors - 1 ? from + v * V::lanes * 2 : last) + long_load_at<V>(i);
-      const bool masked = kEdge || (v == 0 && plane_load_at_side(5, PlaneTaps::even, 0, i)) ||
-                          (v == kVectors - 1 && plane_load_at_side(5, PlaneTaps::even, 1, i));
+      const bool masked = kEdge || (v == 0 && plane_load_at_side(kSize, PlaneTaps::even, 0, i)) ||
+                          (v == kVectors - 1 && plane_load_at_side(kSize, PlaneTaps::even, 1, i));
       if (i > 1) return masked ? V::first_or_zero(masks[i], at) : V::first(at);
       return masked ? V::load_or_zero(masks[i], at) : V::load(at);
     };
@@ -425,18 +433,20 @@ template <class V, int kVectors, bool kEdge, class T>
     add(0, even);
     add(1, odd);
 #pragma GCC unroll 3
-    for (int w = 2; w < 5; ++w) {
+    for (int w = 2; w < kSize; ++w) {
       Sums& pixels = w == 3 ? odd : even;
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) pixels[v] = V::next_lane(pixels[v], load(v, w));
       add(w, pixels);
     }
   };
-  const auto add_tap = [&](int tap, const Sums& pixels, Sums& sums) __attribute__((always_inline)) {
-    const V weight = strip->kernel[tap];
+  const auto add_tap = [&](int h, int w, const Sums& pixels, Sums& sums)
+                           __attribute__((always_inline)) {
+                             const V weight = strip->kernel[h * kSize + w];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) sums[v] = V::fma_in_place(weight, pixels[v], sums[v]);
-  };
+                             for (int v = 0; v < kVectors; ++v)
+                               sums[v] = V::fma_in_place(weight, pixels[v], sums[v]);
+                           };
   const auto end_row = [&](Sums& sums) __attribute__((always_inline)) {
     const V bias = V::broadcast(strip->bias);
     const V low = V::broadcast(strip->low);
@@ -446,11 +456,11 @@ template <class V, int kVectors, bool kEdge, class T>
       V sum = sums[v] + bias;
       if (residual) {
         const T* const from = residual + place(v);
-        sum = sum + (kEdge ? V::load_or_zero(strip->store, from) : V::load(from));
+        sum = sum + (kEdge ? V::load_or_zero(strip->vectors[0].store, from) : V::load(from));
       }
       sum = V::min(high, V::max(low, sum));
       if constexpr (kEdge) {
-        sum.store(strip->store, out + place(v));
+        sum.store(strip->vectors[0].store, out + place(v));
       } else {
         sum.store(out + place(v));
       }
@@ -458,7 +468,8 @@ template <class V, int kVectors, bool kEdge, class T>
     out += args.end.out_row;
     if (residual) residual += args.end.residual_row;
   };
-  // Takes two input rows: output row `a` ends with the first, `b` passes, `c` begins.
+  // Takes two input rows, where output row `a` ends and `c` begins. Of five taps `a` ends with the
+  // first of them, and `b` passes.
   const auto turn = [&](Sums& a, Sums& b, Sums& c) __attribute__((always_inline)) {
     asm("" : "+r"(strip));
 #pragma GCC unroll 4
@@ -467,23 +478,26 @@ template <class V, int kVectors, bool kEdge, class T>
     }
     if (static_cast<std::uint64_t>(in_row) < in_rows) {
       each_tap(x, [&](int w, const Sums& pixels) __attribute__((always_inline)) {
-        add_tap(20 + w, pixels, a);
-        add_tap(10 + w, pixels, b);
-        add_tap(w, pixels, c);
+        if constexpr (kSize == 5) add_tap(4, w, pixels, a);
+        add_tap(2, w, pixels, kSize == 5 ? b : a);
+        add_tap(0, w, pixels, c);
       });
     }
-    if (row >= 0) end_row(a);
-    if (++row == rows) return true;
+    const auto end_turn = [&]() __attribute__((always_inline)) {
+      if (row >= 0) end_row(a);
+      return ++row == rows;
+    };
+    if (kSize == 5 && end_turn()) return true;
     x += x_row;
     if (static_cast<std::uint64_t>(in_row + 1) < in_rows) {
       each_tap(x, [&](int w, const Sums& pixels) __attribute__((always_inline)) {
-        add_tap(15 + w, pixels, b);
-        add_tap(5 + w, pixels, c);
+        add_tap(3, w, pixels, kSize == 5 ? b : a);
+        add_tap(1, w, pixels, c);
       });
     }
     x += x_row;
     in_row += 2;
-    return false;
+    return kSize == 4 && end_turn();
   };
   Sums one;
   Sums two;
@@ -491,9 +505,124 @@ template <class V, int kVectors, bool kEdge, class T>
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) one[v] = two[v] = V::zero();
   while (true) {
-    if (turn(one, two, three)) return;
-    if (turn(two, three, one)) return;
-    if (turn(three, one, two)) return;
+    if constexpr (kSize == 5) {
+      if (turn(one, two, three)) return;
+      if (turn(two, three, one)) return;
+      if (turn(three, one, two)) return;
+    } else {
+      if (turn(one, three, two)) return;
+      if (turn(two, three, one)) return;
+    }
+  }
+}
+
+// The same for kernels of more than three taps at stride 1. With kEdge, all vectors have masks.
+template <class V, int kSize, PlaneTaps kTaps, int kVectors, bool kEdge, class T>
+[[gnu::noinline]] static void roll_tall_strip(const DepthwisePlaneArgs<T>& args,
+                                              const PlaneStrip<V, T, kSize>& strip_in, const T* x,
+                                              std::int64_t last_vector, T* out, const T* residual) {
+  static_assert(kSize == 4 || kSize == 5 || kSize == 7);
+  const PlaneStrip<V, T, kSize>* strip = &strip_in;
+  const std::int64_t step = tap_step<kTaps>(args);
+  const std::int64_t x_row = args.x_row;
+  const std::int64_t rows = strip_in.rows;
+  const std::int64_t ahead = args.ahead;
+  const auto in_rows = static_cast<std::uint64_t>(strip_in.in_rows);
+  std::int64_t row = 1 - kSize;  // the first is so many turns ahead
+  std::int64_t in_row = -strip_in.pad_row;
+  const auto place = [&](int v) { return v < kVectors - 1 ? v * V::lanes : last_vector; };
+  using Sums = V[kVectors];
+  const auto clear = [&](Sums& sums) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) sums[v] = V::zero();
+  };
+  const auto load = [&](int v, int w) __attribute__((always_inline)) {
+    const T* const at = x + place(v) + w * step;
+    if constexpr (kEdge) return V::load_or_zero(strip->vectors[v].load[w], at);
+    const bool masked = (v == 0 && plane_load_at_side(kSize, kTaps, 0, w)) ||
+                        (v == kVectors - 1 && plane_load_at_side(kSize, kTaps, 1, w));
+    return masked ? V::load_or_zero(strip->load[w], at) : V::load(at);
+  };
+  const auto end_row = [&](Sums& sums) __attribute__((always_inline)) {
+    const V bias = V::broadcast(strip->bias);
+    const V low = V::broadcast(strip->low);
+    const V high = V::broadcast(strip->high);
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      V each = sums[v] + bias;
+      if (residual) {
+        const T* const from = residual + place(v);
+        each = each + (kEdge ? V::load_or_zero(strip->vectors[v].store, from) : V::load(from));
+      }
+      each = V::min(high, V::max(low, each));
+      if constexpr (kEdge) {
+        each.store(strip->vectors[v].store, out + place(v));
+      } else {
+        each.store(out + place(v));
+      }
+    }
+    out += args.end.out_row;
+    if (residual) residual += args.end.residual_row;
+  };
+  // Takes an input row, where the first of the output rows ends and the last begins. Whether it was
+  // the last turn.
+  const auto turn = [&](Sums& first, auto&... others) __attribute__((always_inline)) {
+    asm("" : "+r"(strip));
+    if (static_cast<std::uint64_t>(in_row) < in_rows) {
+#pragma GCC unroll 8
+      for (int w = 0; w < kSize; ++w) {
+        Sums pixels;
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          pixels[v] = load(v, w);
+          asm("" : "+v"(pixels[v].v));  // or GCC would load it again for every use
+        }
+        const auto add_tap = [&](int h, Sums& sums) __attribute__((always_inline)) {
+          const V weight = strip->kernel[h * kSize + w];
+#pragma GCC unroll 4
+          for (int v = 0; v < kVectors; ++v) sums[v] = V::fma_in_place(weight, pixels[v], sums[v]);
+        };
+        int h = kSize - 1;
+        add_tap(h, first);
+        (add_tap(--h, others), ...);
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) __builtin_prefetch(x + ahead + v * V::lanes, 0, 2);
+    x += x_row;
+    ++in_row;
+    if (row >= 0) end_row(first);
+    clear(first);
+    return ++row == rows;
+  };
+  Sums a, b, c, d;
+  clear(a);
+  clear(b);
+  clear(c);
+  clear(d);
+  if constexpr (kSize == 4) {
+    while (true) {
+      if (turn(a, b, c, d) || turn(b, c, d, a) || turn(c, d, a, b) || turn(d, a, b, c)) return;
+    }
+  }
+  Sums e;
+  clear(e);
+  if constexpr (kSize == 5) {
+    while (true) {
+      if (turn(a, b, c, d, e) || turn(b, c, d, e, a) || turn(c, d, e, a, b)) return;
+      if (turn(d, e, a, b, c) || turn(e, a, b, c, d)) return;
+    }
+  }
+  Sums f, g;
+  clear(f);
+  clear(g);
+  if constexpr (kSize == 7) {
+    while (true) {
+      if (turn(a, b, c, d, e, f, g) || turn(b, c, d, e, f, g, a)) return;
+      if (turn(c, d, e, f, g, a, b) || turn(d, e, f, g, a, b, c)) return;
+      if (turn(e, f, g, a, b, c, d) || turn(f, g, a, b, c, d, e)) return;
+      if (turn(g, a, b, c, d, e, f)) return;
+    }
   }
 }
 
@@ -566,7 +695,7 @@ static inline std::int64_t plane_load_at(const DepthwisePlaneArgs<T>& args, std:
                                          int i) {
   const std::int64_t first = column * stride_of(kTaps) - args.pad_column;
   if (stride_of(kTaps) == 1) return first + i * tap_step<kTaps>(args);
-  if (kSize == 5) return first + long_load_at<V>(i);
+  if (kSize > 3) return first + long_load_at<V>(i);
   const int tap = kTaps == PlaneTaps::even ? i / 2 * 2 : i < 2 ? 1 : 0;
   return first + tap + i % 2 * V::lanes;
 }
@@ -655,18 +784,22 @@ static void narrow_plane_of(const DepthwisePlaneArgs<T>& args) {
 }
 
 // Calls roll(strip, size, x, last_vector, out, residual) for all strips of planes of `vectors` of
-// columns, with what roll_strip() and roll_long_strip() take. With the first and the last vector in
-// `sides`, of which the last one ends with the row, strips have at least two vectors, and loads at
-// their outer sides take masks. Else each vector is a strip, and takes masks for all.
+// columns, with what roll_strip(), roll_long_strip() and roll_tall_strip() take. With the first and
+// the last vector in `sides`, of which the last one ends with the row, strips have at least two
+// vectors, and loads at their outer sides take masks. Else all vectors take masks for all, and each
+// is a strip, but for tall ones.
 template <class V, int kSize, PlaneTaps kTaps, class T, class Roll>
 static inline void for_each_strip(const DepthwisePlaneArgs<T>& args, std::int64_t vectors,
                                   const PlaneVector<V>* sides, const Roll& roll) {
   constexpr int kLoads = plane_loads<V>(kSize, kTaps);
-  const std::int64_t count = sides ? (vectors + kStripVectors - 1) / kStripVectors : vectors;
+  constexpr int kMost = strip_vectors(kSize);
+  const std::int64_t most = sides || plane_rolls_tall(kSize, kTaps) ? kMost : 1;
+  const std::int64_t count = (vectors + most - 1) / most;
   PlaneStrip<V, T, kSize> strip;
+  strip.vectors[0].column = -1;
   for_each_plane(args, [&](const ChannelPlane<T>& plane) {
     const T* const weights = args.planes[0].weights + plane.weights;
-#pragma GCC unroll 25
+#pragma GCC unroll 49
     for (int i = 0; i < kSize * kSize; ++i) strip.kernel[i] = V::broadcast(weights[i]);
     const DepthwiseEnd<T>& end = plane.end;
     strip.in_rows = plane.in_rows;
@@ -683,17 +816,17 @@ static inline void for_each_strip(const DepthwisePlaneArgs<T>& args, std::int64_
       if (sides) {
         const bool ends = n == count - 1;
         for (int i = 0; i < kLoads; ++i) {
-          const bool at_left = n == 0 && plane_load_at_side(kLoads, kTaps, 0, i);
-          const bool at_right = ends && plane_load_at_side(kLoads, kTaps, 1, i);
+          const bool at_left = n == 0 && plane_load_at_side(kSize, kTaps, 0, i);
+          const bool at_right = ends && plane_load_at_side(kSize, kTaps, 1, i);
           strip.load[i] = at_left    ? sides[0].load[i]
                           : at_right ? sides[1].load[i]
                                      : V::mask_range(0, V::lanes);
         }
         if (ends) last_vector = sides[1].column - column;
-      } else {
-        const PlaneVector<V> vector = plane_vector<V, kSize, kTaps>(args, column);
-        for (int i = 0; i < kLoads; ++i) strip.load[i] = vector.load[i];
-        strip.store = vector.store;
+      } else if (strip.vectors[0].column != column) {
+        for (std::int64_t v = 0; v < size; ++v) {
+          strip.vectors[v] = plane_vector<V, kSize, kTaps>(args, column + v * V::lanes);
+        }
       }
       roll(strip, size, x + column * stride_of(kTaps) - args.pad_column, last_vector,
            end.out + column, end.residual ? end.residual + column : nullptr);
@@ -723,41 +856,62 @@ static bool edges_are_sides(const DepthwisePlaneArgs<T>& args, std::int64_t vect
   };
   const auto is_whole = [&](std::int64_t column, int i) {
     const std::int64_t at = plane_load_at<V, kSize, kTaps>(args, column, i);
-    const bool single = stride_of(kTaps) == 2 && kSize == 5 && i > 1;
+    const bool single = stride_of(kTaps) == 2 && kSize > 3 && i > 1;
     return at >= 0 && at + (single ? 1 : V::lanes) <= args.in_columns;
   };
   const std::int64_t right = args.column + args.columns - V::lanes;
   bool sides = vectors == 2 || (vectors > 2 && inside(1) && inside(vectors - 2));
   for (int i = 0; i < kLoads; ++i) {
-    sides = sides && (plane_load_at_side(kLoads, kTaps, 0, i) || is_whole(args.column, i)) &&
-            (plane_load_at_side(kLoads, kTaps, 1, i) || is_whole(right, i));
+    sides = sides && (plane_load_at_side(kSize, kTaps, 0, i) || is_whole(args.column, i)) &&
+            (plane_load_at_side(kSize, kTaps, 1, i) || is_whole(right, i));
   }
   return sides;
 }
 
-template <class T>
-void depthwise_plane_k5s2(const DepthwisePlaneArgs<T>& args) {
-  using V = Vec<T>;
-  constexpr PlaneTaps kTaps = PlaneTaps::even;
+// A single plane in strips, of kernels of more than three taps where registers are many.
+template <class V, int kSize, PlaneTaps kTaps, class T>
+static void strips_of(const DepthwisePlaneArgs<T>& args) {
   const std::int64_t vectors = (args.columns + V::lanes - 1) / V::lanes;
   const auto vector_at = [&](std::int64_t column) {
-    return plane_vector<V, 5, kTaps>(args, column);
+    return plane_vector<V, kSize, kTaps>(args, column);
   };
   const PlaneVector<V> sides[2] = {vector_at(args.column),
                                    vector_at(args.column + args.columns - V::lanes)};
-  const bool at_sides = edges_are_sides<V, 5, kTaps>(args, vectors);
+  const bool at_sides = edges_are_sides<V, kSize, kTaps>(args, vectors);
   const auto roll = [&](const auto& strip, std::int64_t size, auto... where) {
-    const auto run = size == 1   ? roll_long_strip<V, 1, true, T>
-                     : size == 2 ? roll_long_strip<V, 2, false, T>
-                     : size == 3 ? roll_long_strip<V, 3, false, T>
-                                 : roll_long_strip<V, 4, false, T>;
+    using Run = void (*)(const DepthwisePlaneArgs<T>&, const PlaneStrip<V, T, kSize>&, const T*,
+                         std::int64_t, T*, const T*);
+    Run run;
+    if constexpr (stride_of(kTaps) == 2) {
+      run = size == 1   ? roll_long_strip<V, kSize, 1, true, T>
+            : size == 2 ? roll_long_strip<V, kSize, 2, false, T>
+            : size == 3 ? roll_long_strip<V, kSize, 3, false, T>
+                        : roll_long_strip<V, kSize, 4, false, T>;
+    } else {
+      constexpr int kMost = strip_vectors(kSize);
+      if (at_sides) {
+        run = size == 2   ? roll_tall_strip<V, kSize, kTaps, 2, false, T>
+              : size == 3 ? roll_tall_strip<V, kSize, kTaps, 3, false, T>
+                          : roll_tall_strip<V, kSize, kTaps, kMost, false, T>;
+      } else {
+        run = size == 1   ? roll_tall_strip<V, kSize, kTaps, 1, true, T>
+              : size == 2 ? roll_tall_strip<V, kSize, kTaps, 2, true, T>
+              : size == 3 ? roll_tall_strip<V, kSize, kTaps, 3, true, T>
+                          : roll_tall_strip<V, kSize, kTaps, kMost, true, T>;
+      }
+    }
     run(args, strip, where...);
   };
-  for_each_strip<V, 5, kTaps>(args, vectors, at_sides ? sides : nullptr, roll);
+  for_each_strip<V, kSize, kTaps>(args, vectors, at_sides ? sides : nullptr, roll);
 }
 
 template <class V, int kSize, PlaneTaps kTaps, class T>
 static void wide_plane_of(const DepthwisePlaneArgs<T>& args) {
+  if constexpr (plane_rolls_tall(kSize, kTaps)) {
+    // Tiles of 4x4 kernels have seven rows, as good as strips of two vectors.
+    const bool few = kSize == 4 && args.columns <= 2 * V::lanes;
+    if (args.plane_count == 1 && !few) return strips_of<V, kSize, kTaps>(args);
+  }
   constexpr int kStride = stride_of(kTaps);
   constexpr bool kRolls = plane_rolls(kSize, kTaps);
   static constexpr PlaneTileTable<V, T, kSize, kTaps, 1> kSingle;
@@ -907,21 +1061,25 @@ void depthwise_plane(const DepthwisePlaneArgs<T>& args) {
 
 template <class T>
 constexpr void fill_depthwise_planes(KernelTable<T>& table) {
-  for (bool& rolls : table.planes_roll) rolls = PYCONV_VECTOR_REGISTERS == 16;
-  if constexpr (PYCONV_VECTOR_REGISTERS == 32) {
-    table.planes_roll[static_cast<int>(DepthwisePlaneShape::k5s2)] = true;
-    table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k5s2)] = depthwise_plane_k5s2<T>;
-  }
-  table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k3)] = depthwise_plane<T, 3, 1>;
-  table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k3d)] =
-      plane_of<3, PlaneTaps::apart, T>;
+  const auto set = [&](DepthwisePlaneShape shape, auto kernel,
+                       bool rolls = PYCONV_VECTOR_REGISTERS == 16) {
+    table.depthwise_plane[static_cast<int>(shape)] = kernel;
+    table.planes_roll[static_cast<int>(shape)] = rolls;
+  };
+  set(DepthwisePlaneShape::k3, depthwise_plane<T, 3, 1>);
+  set(DepthwisePlaneShape::k3d, plane_of<3, PlaneTaps::apart, T>);
   if constexpr (plane_rows(5, 1, 2) > 0) {
-    table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k5)] = depthwise_plane<T, 5, 1>;
-    table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k5d)] =
-        plane_of<5, PlaneTaps::apart, T>;
+    set(DepthwisePlaneShape::k4, depthwise_plane<T, 4, 1>, true);
+    set(DepthwisePlaneShape::k5, depthwise_plane<T, 5, 1>, true);
+    set(DepthwisePlaneShape::k5d, plane_of<5, PlaneTaps::apart, T>, true);
   }
   if constexpr (plane_rows(3, 2, 2) > 0 || (Vec<T>::mixes_pairs && plane_rows(3, 2, 1) > 0)) {
-    table.depthwise_plane[static_cast<int>(DepthwisePlaneShape::k3s2)] = depthwise_plane<T, 3, 2>;
+    set(DepthwisePlaneShape::k3s2, depthwise_plane<T, 3, 2>);
+  }
+  if constexpr (PYCONV_VECTOR_REGISTERS == 32) {
+    set(DepthwisePlaneShape::k7, strips_of<Vec<T>, 7, PlaneTaps::unit, T>, true);
+    set(DepthwisePlaneShape::k4s2, strips_of<Vec<T>, 4, PlaneTaps::even, T>, true);
+    set(DepthwisePlaneShape::k5s2, strips_of<Vec<T>, 5, PlaneTaps::even, T>, true);
   }
 }
 
