@@ -532,10 +532,6 @@ template <class V, int kSize, PlaneTaps kTaps, int kVectors, bool kEdge, class T
   std::int64_t in_row = -strip_in.pad_row;
   const auto place = [&](int v) { return v < kVectors - 1 ? v * V::lanes : last_vector; };
   using Sums = V[kVectors];
-  const auto clear = [&](Sums& sums) __attribute__((always_inline)) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) sums[v] = V::zero();
-  };
   const auto load = [&](int v, int w) __attribute__((always_inline)) {
     const T* const at = x + place(v) + w * step;
     if constexpr (kEdge) return V::load_or_zero(strip->vectors[v].load[w], at);
@@ -564,9 +560,14 @@ template <class V, int kSize, PlaneTaps kTaps, int kVectors, bool kEdge, class T
     out += args.end.out_row;
     if (residual) residual += args.end.residual_row;
   };
-  // Takes an input row, where the first of the output rows ends and the last begins. Whether it was
-  // the last turn.
-  const auto turn = [&](Sums& first, auto&... others) __attribute__((always_inline)) {
+  Sums sum[kSize];  // that of the output row which ends next comes first
+#pragma GCC unroll 8
+  for (int h = 0; h < kSize; ++h) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) sum[h][v] = V::zero();
+  }
+  // Takes an input row. Whether it was the last turn.
+  const auto turn = [&]() __attribute__((always_inline)) {
     asm("" : "+r"(strip));
     if (static_cast<std::uint64_t>(in_row) < in_rows) {
 #pragma GCC unroll 8
@@ -577,52 +578,33 @@ template <class V, int kSize, PlaneTaps kTaps, int kVectors, bool kEdge, class T
           pixels[v] = load(v, w);
           asm("" : "+v"(pixels[v].v));  // or GCC would load it again for every use
         }
-        const auto add_tap = [&](int h, Sums& sums) __attribute__((always_inline)) {
-          const V weight = strip->kernel[h * kSize + w];
+#pragma GCC unroll 8
+        for (int h = 0; h < kSize; ++h) {
+          const V weight = strip->kernel[(kSize - 1 - h) * kSize + w];
 #pragma GCC unroll 4
-          for (int v = 0; v < kVectors; ++v) sums[v] = V::fma_in_place(weight, pixels[v], sums[v]);
-        };
-        int h = kSize - 1;
-        add_tap(h, first);
-        (add_tap(--h, others), ...);
+          for (int v = 0; v < kVectors; ++v) {
+            sum[h][v] = V::fma_in_place(weight, pixels[v], sum[h][v]);
+          }
+        }
       }
     }
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) __builtin_prefetch(x + ahead + v * V::lanes, 0, 2);
     x += x_row;
     ++in_row;
-    if (row >= 0) end_row(first);
-    clear(first);
+    if (row >= 0) end_row(sum[0]);
+#pragma GCC unroll 8
+    for (int h = 0; h < kSize; ++h) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        sum[h][v] = h + 1 < kSize ? sum[h + 1][v] : V::zero();
+      }
+    }
     return ++row == rows;
   };
-  Sums a, b, c, d;
-  clear(a);
-  clear(b);
-  clear(c);
-  clear(d);
-  if constexpr (kSize == 4) {
-    while (true) {
-      if (turn(a, b, c, d) || turn(b, c, d, a) || turn(c, d, a, b) || turn(d, a, b, c)) return;
-    }
-  }
-  Sums e;
-  clear(e);
-  if constexpr (kSize == 5) {
-    while (true) {
-      if (turn(a, b, c, d, e) || turn(b, c, d, e, a) || turn(c, d, e, a, b)) return;
-      if (turn(d, e, a, b, c) || turn(e, a, b, c, d)) return;
-    }
-  }
-  Sums f, g;
-  clear(f);
-  clear(g);
-  if constexpr (kSize == 7) {
-    while (true) {
-      if (turn(a, b, c, d, e, f, g) || turn(b, c, d, e, f, g, a)) return;
-      if (turn(c, d, e, f, g, a, b) || turn(d, e, f, g, a, b, c)) return;
-      if (turn(e, f, g, a, b, c, d) || turn(f, g, a, b, c, d, e)) return;
-      if (turn(g, a, b, c, d, e, f)) return;
-    }
+  // Not unrolled, as GCC would a loop with all of this in it: a core takes instructions so long
+  // faster from a short loop.
+  while (!turn()) {
   }
 }
 
