@@ -321,15 +321,18 @@ def test_one_dimension(
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_three_dimensions(dtype: Any, data_format: str, stride: int) -> None:
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (2, 4, 4), (2, 5, 5)], ids=str)
+@pytest.mark.parametrize("width", [19, 40, 70])
+def test_three_dimensions(
+    dtype: Any, data_format: str, stride: int, kernel: tuple[int, ...], width: int
+) -> None:
     problem = image(
         9,
-        6,
-        8,
-        19,
-        kernel=(3, 3, 3),
+        *(6, 8, width),
+        kernel=kernel,
         dtype=dtype,
         stride=stride,
+        dilation=(1, 1, 1 + width % 2),
         padding=1,
         data_format=data_format,
         residual=True,
@@ -349,6 +352,25 @@ def test_depths_that_meet_no_input(kernel: int, stride: int) -> None:
         activation="relu",
     )
     check(problem)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), PLANES)
+@pytest.mark.parametrize("columns", [32, 34, 66])
+def test_columns_of_single_rows_among_threads(
+    dtype: Any, kernel: int, stride: int, columns: int
+) -> None:
+    for rows in (1, 2):
+        problem = make(
+            (1, 1, (rows - 1) * stride + kernel, (columns - 1) * stride + kernel - 2),
+            (1, 1, kernel, kernel),
+            dtype,
+            stride=stride,
+            padding=(0, 1),
+        )
+        y = problem.run("depthwise")
+        check(problem)
+        for threads in (2, 3):
+            np.testing.assert_array_equal(problem.run("depthwise", num_threads=threads), y)
 
 
 def test_auto_shares_one_input_channel() -> None:
@@ -400,7 +422,7 @@ def test_threads(data_format: str, shape: tuple[int, int, int], threads: int) ->
 def test_rows_that_only_padding_meets(
     dtype: Any, data_format: str, kernel: int, stride: int, top: int, bottom: int, right: int
 ) -> None:
-    for height in (7, 30):
+    for height in (max(5, kernel), 30):
         make(
             (1, 3, height, 40),
             (3, 1, kernel, kernel),

@@ -117,6 +117,20 @@ def test_two_phases_of_a_row(dtype: Any, kernel: int, mode: str) -> None:
             ).check_bits("direct")
 
 
+@pytest.mark.parametrize("kernel", [3, 4, 5, 8])
+@pytest.mark.parametrize("dilation", [1, 3, 5])
+def test_four_phases_of_a_row(dtype: Any, kernel: int, dilation: int) -> None:
+    for width in (*range(60, 76), 150):
+        make(
+            (1, 2, dilation * (kernel - 1) + 2, width),
+            (5, 2, kernel, kernel),
+            dtype,
+            stride=(1, 4),
+            padding=(1, width % 3 * dilation),
+            dilation=dilation,
+        ).check_bits("direct")
+
+
 @pytest.mark.parametrize("threads", [2, 3, 7])
 @pytest.mark.parametrize("activation", [None, "gelu"])
 @pytest.mark.parametrize("weights", [(75, 39, 9), [(60, 20, 9), (3, 19, 9)]])

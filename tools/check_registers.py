@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 FEWEST_FMAS = 8
 ARITHMETIC_BOUND = re.compile(
-    "(gemm|direct|channels|grouped|copy|winograd)_tile|roll_(long_)?strip"
+    "(gemm|direct|channels|grouped|copy|winograd)_tile|roll_(long_|tall_)?strip"
 )
 
 

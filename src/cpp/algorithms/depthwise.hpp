@@ -51,6 +51,12 @@ inline int depthwise_shape(const ConvProblem& problem, std::int64_t row_step,
   return 0;
 }
 
+// Whether every output reads a single plane of its channel.
+inline bool is_one_plane(const ConvProblem& problem) {
+  const Axis& depth = problem.axes[0];
+  return depth.kernel == 1 && met_share(depth, problem.padding_mode) == 1;
+}
+
 template <class T>
 DepthwiseEnd<T> no_epilogue() {
   DepthwiseEnd<T> end{};

@@ -216,15 +216,15 @@ class DepthwisePixelsPlan final : public RowsPlan {
 
   // Finds the kernel for whole planes that are read in place, if there is one.
   void find_plane_kernel() {
-    const auto& [depth, height, width] = problem().axes;
+    const Axis& height = problem().axes[1];
+    const Axis& width = problem().axes[2];
     const bool square = height.kernel == width.kernel && height.stride == width.stride;
     const bool undilated = height.dilation == 1 && width.dilation == 1;
     if (!square || problem().padding_mode != PaddingMode::zeros) return;
     // It looks for padding under the first and the last row of outputs of a tile alone.
     const std::int64_t last = (height.out - 1) * height.stride - height.pad_before;
     if (ceil_div(height.pad_before, height.dilation) > height.kernel || last > height.in) return;
-    const bool strips =
-        depth.kernel == 1 && met_share(depth, PaddingMode::zeros) == 1 && width.out > table_.lanes;
+    const bool strips = is_one_plane(problem()) && width.out > table_.lanes;
     DepthwisePlaneShape shape;
     if (width.kernel == 3 && width.stride == 1) {
       shape = width.dilation == 1 ? DepthwisePlaneShape::k3 : DepthwisePlaneShape::k3d;
@@ -243,7 +243,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
       return;
     }
     plane_kernel_ = table_.depthwise_plane[static_cast<int>(shape)];
-    planes_roll_ = table_.planes_roll[static_cast<int>(shape)] && width.out > table_.lanes;
+    planes_roll_ = table_.planes_roll[static_cast<int>(shape)] && strips;
   }
 
   void find_phases(const Axis& width) {

@@ -62,7 +62,7 @@ struct PhaseAxis {
   std::int64_t phase_of(std::int64_t tap) const { return tap * dilation % stride; }
   std::int64_t shift_of(std::int64_t tap) const { return tap * dilation / stride; }
 
-  // Phases that some tap reads, in the order of the first tap that does.
+  // Phases that some tap reads.
   std::vector<std::int64_t> phases() const {
     std::vector<std::int64_t> used;
     for (std::int64_t tap = 0; tap < kernel; ++tap) {
@@ -70,6 +70,7 @@ struct PhaseAxis {
       if (!used.empty() && phase == used.front()) break;  // taps repeat the cycle
       used.push_back(phase);
     }
+    std::sort(used.begin(), used.end());  // neighbouring columns are copied together
     return used;
   }
 

@@ -731,19 +731,20 @@ bool pixels_pay(const ConvProblem& p) {
     return width.out >= 6 && (undilated || whole <= 1.6 * columns);
   }
   if (plane && width.stride == 2 && (width.kernel == 4 || width.kernel == 5)) {
-    return p.axes[0].kernel == 1 && width.out >= 17;
+    return is_one_plane(p) && width.out >= 17;
   }
   if (width.stride > 1) return false;
   if (height.out == 1) return width.out >= 60 * (4 + p.taps());  // a tile has one row
   if (width.kernel > 7) return false;
-  if (plane && p.axes[0].kernel == 1 && width.out > 16) {  // in strips
+  if (plane && is_one_plane(p) && width.out > 16) {  // in strips
     if (width.kernel == 5) return whole <= (width.out > 32 ? 1.4 : 1.12) * columns;
     if (width.kernel == 7 && width.dilation == 1) return whole <= 1.12 * columns;
   }
   const auto taps = static_cast<double>(p.taps());
+  const auto planes = static_cast<double>(p.axes[0].kernel);
   double row = (1.1 + 0.31 * taps) * (columns + 10);
-  if (plane && width.kernel == 5) row = 9.4 * (columns + 3);
-  if (plane && width.kernel == 4 && width.dilation == 1) row = 5.1 * (columns + 3);
+  if (plane && width.kernel == 5) row = 9.4 * planes * (columns + 3);
+  if (plane && width.kernel == 4 && width.dilation == 1) row = 5.1 * planes * (columns + 3);
   return row * whole / (columns * columns) < 4.6 + 0.25 * taps;
 }
 

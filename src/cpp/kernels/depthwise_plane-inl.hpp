@@ -253,13 +253,13 @@ constexpr bool plane_rolls_tall(int size, PlaneTaps taps) {
 constexpr int strip_vectors(int size) { return size == 7 ? 3 : 4; }
 
 // What a strip of a channel's plane reads for every use: the kernel, row-major, the lanes that
-// loads at its sides may read, or those of all its vectors, and the end of its sums; and the
+// loads at its sides may read, or else those of all its vectors, and the end of its sums; and the
 // plane's rows.
 template <class V, class T, int kSize = 3>
 struct PlaneStrip {
   V kernel[kSize * kSize];
   typename V::Mask load[kMostPlaneLoads];
-  PlaneVector<V> vectors[strip_vectors(kSize)];
+  PlaneVector<V> vectors[kSize > 3 ? strip_vectors(kSize) : 1];
   std::int64_t in_rows;
   std::int64_t pad_row;
   std::int64_t rows;
@@ -392,31 +392,34 @@ template <class V, int kSize, int kVectors, bool kEdge, class T>
 [[gnu::noinline]] static void roll_long_strip(const DepthwisePlaneArgs<T>& args,
                                               const PlaneStrip<V, T, kSize>& strip_in, const T* x,
                                               std::int64_t last_vector, T* out, const T* residual) {
-  static_assert(kSize == 4 || kSize == 5);
+  constexpr PlaneTaps kTaps = PlaneTaps::even;
+  constexpr int kStride = 2;
+  constexpr int kOpen = (kSize + 1) / 2;  // output rows that an input row meets
+  static_assert(kSize > 3 && (!kEdge || kVectors == 1));
   const PlaneStrip<V, T, kSize>* strip = &strip_in;
   const std::int64_t x_row = args.x_row;
   const std::int64_t rows = strip_in.rows;
   const std::int64_t ahead = args.ahead;
   const auto in_rows = static_cast<std::uint64_t>(strip_in.in_rows);
-  std::int64_t row = kSize == 5 ? -2 : -1;  // the first is so many turns ahead
+  std::int64_t row = 1 - kOpen;  // the first is so many turns ahead
   std::int64_t in_row = -strip_in.pad_row;
   using Sums = V[kVectors];
-  const auto place = [&](int v) { return v < kVectors - 1 ? v * V::lanes : last_vector; };
   typename V::Mask masks[kSize];
-#pragma GCC unroll 5
+#pragma GCC unroll 8
   for (int i = 0; i < kSize; ++i) masks[i] = kEdge ? strip->vectors[0].load[i] : strip->load[i];
   // Calls add(w, pixels) for what each tap of the row at `from` meets, and asks for the row
   // `ahead`.
   const auto each_tap = [&](const T* from, const auto& add) __attribute__((always_inline)) {
-    const T* last = from + last_vector * 2;
+    const T* last = from + last_vector * kStride;
     const T* next = from + ahead;
     asm("" : "+r"(from), "+r"(last), "+r"(next));  // or GCC would keep more addresses
 #pragma GCC unroll 8
-    for (int i = 0; i < 2 * kVectors; ++i) __builtin_prefetch(next + i * V::lanes, 0, 2);
+    for (int i = 0; i < kStride * kVectors; ++i) __builtin_prefetch(next + i * V::lanes, 0, 2);
     const auto load = [&](int v, int i) __attribute__((always_inline)) {
-      const T* const at = (v < kVectors - 1 ? from + v * V::lanes * 2 : last) + long_load_at<V>(i);
-      const bool masked = kEdge || (v == 0 && plane_load_at_side(kSize, PlaneTaps::even, 0, i)) ||
-                          (v == kVectors - 1 && plane_load_at_side(kSize, PlaneTaps::even, 1, i));
+      const T* const at =
+          (v < kVectors - 1 ? from + v * V::lanes * kStride : last) + long_load_at<V>(i);
+      const bool masked = kEdge || (v == 0 && plane_load_at_side(kSize, kTaps, 0, i)) ||
+                          (v == kVectors - 1 && plane_load_at_side(kSize, kTaps, 1, i));
       if (i > 1) return masked ? V::first_or_zero(masks[i], at) : V::first(at);
       return masked ? V::load_or_zero(masks[i], at) : V::load(at);
     };
@@ -440,79 +443,72 @@ template <class V, int kSize, int kVectors, bool kEdge, class T>
       add(w, pixels);
     }
   };
-  const auto add_tap = [&](int h, int w, const Sums& pixels, Sums& sums)
-                           __attribute__((always_inline)) {
-                             const V weight = strip->kernel[h * kSize + w];
-#pragma GCC unroll 4
-                             for (int v = 0; v < kVectors; ++v)
-                               sums[v] = V::fma_in_place(weight, pixels[v], sums[v]);
-                           };
   const auto end_row = [&](Sums& sums) __attribute__((always_inline)) {
     const V bias = V::broadcast(strip->bias);
     const V low = V::broadcast(strip->low);
     const V high = V::broadcast(strip->high);
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      V sum = sums[v] + bias;
+      const std::int64_t place = v < kVectors - 1 ? v * V::lanes : last_vector;
+      V each = sums[v] + bias;
       if (residual) {
-        const T* const from = residual + place(v);
-        sum = sum + (kEdge ? V::load_or_zero(strip->vectors[0].store, from) : V::load(from));
+        const T* const from = residual + place;
+        each = each + (kEdge ? V::load_or_zero(strip->vectors[v].store, from) : V::load(from));
       }
-      sum = V::min(high, V::max(low, sum));
+      each = V::min(high, V::max(low, each));
       if constexpr (kEdge) {
-        sum.store(strip->vectors[0].store, out + place(v));
+        each.store(strip->vectors[v].store, out + place);
       } else {
-        sum.store(out + place(v));
+        each.store(out + place);
       }
     }
     out += args.end.out_row;
     if (residual) residual += args.end.residual_row;
   };
-  // Takes two input rows, where output row `a` ends and `c` begins. Of five taps `a` ends with the
-  // first of them, and `b` passes.
-  const auto turn = [&](Sums& a, Sums& b, Sums& c) __attribute__((always_inline)) {
+  Sums sum[kOpen];  // that of the output row which ends next comes first
+#pragma GCC unroll 8
+  for (int r = 0; r < kOpen; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = V::zero();
+  }
+  // Takes kStride input rows. Whether it was the last turn.
+  const auto turn = [&]() __attribute__((always_inline)) {
     asm("" : "+r"(strip));
+#pragma GCC unroll 2
+    for (int i = 0; i < kStride; ++i) {
+      if (static_cast<std::uint64_t>(in_row) < in_rows) {
+        each_tap(x, [&](int w, const Sums& pixels) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+          for (int r = 0; r < kOpen; ++r) {
+            const int h = (kOpen - 1 - r) * kStride + i;
+            if (h >= kSize) continue;
+            const V weight = strip->kernel[h * kSize + w];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      c[v] = V::zero();
+            for (int v = 0; v < kVectors; ++v) {
+              sum[r][v] = V::fma_in_place(weight, pixels[v], sum[r][v]);
+            }
+          }
+        });
+      }
+      x += x_row;
+      ++in_row;
+      if (i == (kSize - 1) % kStride) {
+        if (row >= 0) end_row(sum[0]);
+        if (++row == rows) return true;
+      }
     }
-    if (static_cast<std::uint64_t>(in_row) < in_rows) {
-      each_tap(x, [&](int w, const Sums& pixels) __attribute__((always_inline)) {
-        if constexpr (kSize == 5) add_tap(4, w, pixels, a);
-        add_tap(2, w, pixels, kSize == 5 ? b : a);
-        add_tap(0, w, pixels, c);
-      });
+#pragma GCC unroll 8
+    for (int r = 0; r < kOpen; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        sum[r][v] = r + 1 < kOpen ? sum[r + 1][v] : V::zero();
+      }
     }
-    const auto end_turn = [&]() __attribute__((always_inline)) {
-      if (row >= 0) end_row(a);
-      return ++row == rows;
-    };
-    if (kSize == 5 && end_turn()) return true;
-    x += x_row;
-    if (static_cast<std::uint64_t>(in_row + 1) < in_rows) {
-      each_tap(x, [&](int w, const Sums& pixels) __attribute__((always_inline)) {
-        add_tap(3, w, pixels, kSize == 5 ? b : a);
-        add_tap(1, w, pixels, c);
-      });
-    }
-    x += x_row;
-    in_row += 2;
-    return kSize == 4 && end_turn();
+    return false;
   };
-  Sums one;
-  Sums two;
-  Sums three;
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) one[v] = two[v] = V::zero();
-  while (true) {
-    if constexpr (kSize == 5) {
-      if (turn(one, two, three)) return;
-      if (turn(two, three, one)) return;
-      if (turn(three, one, two)) return;
-    } else {
-      if (turn(one, three, two)) return;
-      if (turn(two, three, one)) return;
-    }
+  // GCC unrolls a loop that has all of this in it. A core takes instructions so long from 10 KB of
+  // code at half the rate.
+  while (!turn()) {
   }
 }
 
@@ -768,8 +764,8 @@ static void narrow_plane_of(const DepthwisePlaneArgs<T>& args) {
 // Calls roll(strip, size, x, last_vector, out, residual) for all strips of planes of `vectors` of
 // columns, with what roll_strip(), roll_long_strip() and roll_tall_strip() take. With the first and
 // the last vector in `sides`, of which the last one ends with the row, strips have at least two
-// vectors, and loads at their outer sides take masks. Else all vectors take masks for all, and each
-// is a strip, but for tall ones.
+// vectors, and loads at their outer sides take masks. Else all vectors take masks for all, and at
+// stride 2 each is a strip.
 template <class V, int kSize, PlaneTaps kTaps, class T, class Roll>
 static inline void for_each_strip(const DepthwisePlaneArgs<T>& args, std::int64_t vectors,
                                   const PlaneVector<V>* sides, const Roll& roll) {
@@ -859,7 +855,9 @@ static void strips_of(const DepthwisePlaneArgs<T>& args) {
   };
   const PlaneVector<V> sides[2] = {vector_at(args.column),
                                    vector_at(args.column + args.columns - V::lanes)};
-  const bool at_sides = edges_are_sides<V, kSize, kTaps>(args, vectors);
+  // Dilated kernels with masks for sides alone would leave pixels on the stack.
+  constexpr bool kSides = kTaps != PlaneTaps::apart;
+  const bool at_sides = kSides && edges_are_sides<V, kSize, kTaps>(args, vectors);
   const auto roll = [&](const auto& strip, std::int64_t size, auto... where) {
     using Run = void (*)(const DepthwisePlaneArgs<T>&, const PlaneStrip<V, T, kSize>&, const T*,
                          std::int64_t, T*, const T*);
@@ -872,9 +870,9 @@ static void strips_of(const DepthwisePlaneArgs<T>& args) {
     } else {
       constexpr int kMost = strip_vectors(kSize);
       if (at_sides) {
-        run = size == 2   ? roll_tall_strip<V, kSize, kTaps, 2, false, T>
-              : size == 3 ? roll_tall_strip<V, kSize, kTaps, 3, false, T>
-                          : roll_tall_strip<V, kSize, kTaps, kMost, false, T>;
+        run = size == 2   ? roll_tall_strip<V, kSize, kTaps, 2, !kSides, T>
+              : size == 3 ? roll_tall_strip<V, kSize, kTaps, 3, !kSides, T>
+                          : roll_tall_strip<V, kSize, kTaps, kMost, !kSides, T>;
       } else {
         run = size == 1   ? roll_tall_strip<V, kSize, kTaps, 1, true, T>
               : size == 2 ? roll_tall_strip<V, kSize, kTaps, 2, true, T>

@@ -769,7 +769,8 @@ struct KernelTable {
 
   // [shape], or null where registers are too few or pixels of a stride cannot be told apart
   void (*depthwise_plane[kDepthwisePlaneShapes])(const DepthwisePlaneArgs<T>&);
-  // Whether strips of columns go down most of these planes, not tiles along their rows.
+  // Whether strips of columns go down these planes where they are single and wider than a vector,
+  // not tiles along their rows.
   bool planes_roll[kDepthwisePlaneShapes];
 
   // [shape][tile rows - 1]
