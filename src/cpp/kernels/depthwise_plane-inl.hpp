@@ -513,6 +513,8 @@ template <class V, int kSize, int kVectors, bool kEdge, class T>
 }
 
 // The same for kernels of more than three taps at stride 1. With kEdge, all vectors have masks.
+// Rows end as those of the strips above do: in one function for both, GCC 12 keeps sums on the
+// stack.
 template <class V, int kSize, PlaneTaps kTaps, int kVectors, bool kEdge, class T>
 [[gnu::noinline]] static void roll_tall_strip(const DepthwisePlaneArgs<T>& args,
                                               const PlaneStrip<V, T, kSize>& strip_in, const T* x,
@@ -598,8 +600,7 @@ template <class V, int kSize, PlaneTaps kTaps, int kVectors, bool kEdge, class T
     }
     return ++row == rows;
   };
-  // Not unrolled, as GCC would a loop with all of this in it: a core takes instructions so long
-  // faster from a short loop.
+  // Not a loop that GCC unrolls, as above.
   while (!turn()) {
   }
 }
