@@ -77,6 +77,23 @@ class Members {
   int count_ = 1;
 };
 
+// How long threads that spin between calls take to begin, and more.
+constexpr std::uint64_t kTicksToStart = std::uint64_t(1) << 12;
+
+// Gives way to threads that slept: the system may have woken them on the caller's processor, where
+// they would wait for the end of its time slice, milliseconds. Once they run, they find a seat of
+// their own.
+void let_others_start(const std::atomic<int>& started, int others) {
+  const std::uint64_t begun = __rdtsc();
+  while (started.load(std::memory_order_relaxed) < others) {
+    if (__rdtsc() - begun > kTicksToStart) {
+      std::this_thread::yield();
+      return;
+    }
+    _mm_pause();
+  }
+}
+
 // Which processors the members of a team run on. The system may wake a thread on the processor of
 // another and leave it there for milliseconds, in which both together are as fast as one.
 class Seats {
@@ -141,6 +158,7 @@ void run_team(int threads, void (*work)(const void*, int, const Worker&), const 
     for (int thread = 0; thread < threads; ++thread) work(context, thread, worker);
   } else {
     std::exception_ptr failure;
+    std::atomic<int> started{0};
     std::atomic<int> finished{0};
     Seats seats;
     seats.take();
@@ -151,7 +169,12 @@ void run_team(int threads, void (*work)(const void*, int, const Worker&), const 
       const FloatState float_state;
       const int team = omp_get_num_threads();
       const int member = omp_get_thread_num();
-      if (member != 0) seats.take();
+      if (member == 0) {
+        let_others_start(started, team - 1);
+      } else {
+        ++started;
+        seats.take();
+      }
       try {
         const Worker worker(call, member == 0);
         for (int thread = member; thread < threads; thread += team) {
