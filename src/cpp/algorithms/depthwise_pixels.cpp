@@ -348,11 +348,8 @@ class DepthwisePixelsPlan final : public RowsPlan {
       }
     }
     // A task lists its rows once for all its channels.
-    const std::int64_t pieces = planes * blocks.rows.count() * blocks.columns.count();
-    std::int64_t count = std::min(groups, ceil_div(8 * threads, pieces));
-    // The larger blocks come first, and would be those of the first thread.
-    if (pieces == 1 && count > threads && groups % count != 0) count = threads;
-    blocks.groups = Split::by_count(groups, count);
+    const bool even = planes * blocks.rows.count() * blocks.columns.count() % threads == 0;
+    blocks.groups = Split::by_count(groups, even ? 1 : std::min<std::int64_t>(groups, threads));
     return blocks;
   }
 

@@ -453,8 +453,8 @@ class DirectChannelsPlan final : public Plan {
   Blocking blocking(int threads) const {
     const ConvProblem& p = problem();
     Blocking blocks;
-    blocks.columns = Split::by_limit(axes_[2].out, columns_);
-    blocks.rows = Split::by_limit(axes_[1].out, rows_);
+    blocks.columns = Split::by_count(axes_[2].out, ceil_div(axes_[2].out, columns_));
+    blocks.rows = Split::by_count(axes_[1].out, ceil_div(axes_[1].out, rows_));
     blocks.groups = groups_together_;
     const auto tasks = [&] {
       return p.batch * group_parts(blocks.groups) * axes_[0].out * blocks.rows.count() *

@@ -1,4 +1,4 @@
-// Cuts [0, total) into parts that differ by at most one, none larger than `limit`.
+// Cuts [0, total) into parts that differ by at most one.
 #pragma once
 
 #include <algorithm>
@@ -16,31 +16,36 @@ class Split {
  public:
   Split() = default;
 
+  // Parts no larger than `limit`, the larger ones first.
   static Split by_limit(std::int64_t total, std::int64_t limit) {
-    return by_count(total, ceil_div(total, limit));
+    return {total, ceil_div(total, limit), false};
   }
-  static Split by_count(std::int64_t total, std::int64_t count) {
-    Split split;
-    split.count_ = count;
-    if (count > 0) {
-      split.base_ = total / count;
-      split.extra_ = total % count;
-    }
-    return split;
-  }
+  // The larger parts are spread among the others: threads that take ranges of parts get as much.
+  static Split by_count(std::int64_t total, std::int64_t count) { return {total, count, true}; }
 
   std::int64_t count() const { return count_; }
-  std::int64_t begin(std::int64_t part) const { return part * base_ + std::min(part, extra_); }
+  std::int64_t begin(std::int64_t part) const {
+    const std::int64_t larger =
+        spread_ && extra_ > 0 ? ceil_div(part * extra_, count_) : std::min(part, extra_);
+    return part * base_ + larger;
+  }
   std::int64_t end(std::int64_t part) const { return begin(part + 1); }
-  std::int64_t size(std::int64_t part) const { return base_ + (part < extra_ ? 1 : 0); }
-  // Parts from `part` on that are as large.
+  std::int64_t size(std::int64_t part) const { return end(part) - begin(part); }
+  // Parts from `part` on that are as large, of a split by limit.
   std::int64_t alike(std::int64_t part) const { return (part < extra_ ? extra_ : count_) - part; }
   std::int64_t largest() const { return base_ + (extra_ > 0 ? 1 : 0); }
 
  private:
+  Split(std::int64_t total, std::int64_t count, bool spread) : count_(count), spread_(spread) {
+    if (count == 0) return;
+    base_ = total / count;
+    extra_ = total % count;
+  }
+
   std::int64_t count_ = 0;
   std::int64_t base_ = 0;
   std::int64_t extra_ = 0;
+  bool spread_ = false;
 };
 
 }  // namespace pyconv
