@@ -27,6 +27,8 @@ constexpr std::int64_t kTileBytes = 32 << 10;  // of pixels, most of an L1 cache
 // that crowd the sets of a cache: a column of tiles would open a page and a line of every channel.
 constexpr std::int64_t kLargeOutputBytes = 4 << 20;
 
+constexpr std::int64_t kSetsBytes = 64 << 10;  // of the lines that one way of an L2 cache holds
+
 // The least block of pixels takes 6 vectors of each channel.
 constexpr std::int64_t kMostPlanes = 4096;
 
@@ -403,12 +405,20 @@ bool lanes_are_pixels(const ConvProblem& problem, std::int64_t lanes, double loo
 // The choice of an algorithm looks at the problem alone.
 bool lanes_are_pixels(const ConvProblem& problem) { return lanes_are_pixels(problem, 16, 0.985); }
 
-// Whether channels read in place share sets of the cache, but for an element. Planes of a multiple
-// of 2 KiB do no harm here.
+// Whether channels read in place share sets of the L1 cache, but for an element, or more sets of the
+// L2 cache than their lines find room in: lines as far apart as a power of two of bytes share 64
+// KiB of sets of 16 ways with as many others. Planes of a multiple of 2 KiB do no harm up to 768
+// channels; 1024 to 256 on 48 x 48 take 1.1 times as long, 2048 on 16 x 48 1.3 times.
 template <class T>
 bool planes_share_sets(const ConvProblem& problem) {
   const std::int64_t pixels = problem.out_pixels();
-  return shares_a_set<T>(pixels - 1) || shares_a_set<T>(pixels) || shares_a_set<T>(pixels + 1);
+  if (shares_a_set<T>(pixels - 1) || shares_a_set<T>(pixels) || shares_a_set<T>(pixels + 1)) {
+    return true;
+  }
+  const std::int64_t bytes = pixels * std::int64_t(sizeof(T));
+  const std::int64_t power_of_two = bytes & -bytes;
+  const std::int64_t channels = most_in_channels(problem);
+  return channels >= 1024 && channels * power_of_two >= 16 * kSetsBytes;
 }
 
 // Whether panels of copied pixels pay, which are read without crossing cache lines. On 32 registers

@@ -78,8 +78,8 @@ class PointwisePanelsPlan final : public RowsPlan {
       Place at;
       at.image = image;
       at.group = static_cast<std::size_t>(group);
-      at.begin = blocks.vectors.begin(block) * table_.lanes;
-      at.end = std::min(blocks.vectors.end(block) * table_.lanes, p.out_pixels());
+      at.begin = blocks.units.begin(block) * blocks.unit;
+      at.end = std::min(blocks.units.end(block) * blocks.unit, p.out_pixels());
       const Split parts = Split::by_count(tiles_.of(at.group).count(), blocks.parts);
       at.tile = parts.begin(part);
       at.tile_end = parts.end(part);
@@ -141,7 +141,8 @@ class PointwisePanelsPlan final : public RowsPlan {
 
   // How the work is cut, which depends on the number of threads; the results do not.
   struct Blocking {
-    Split vectors;       // of pixels
+    std::int64_t unit;  // pixels that stay together
+    Split units;
     std::int64_t parts;  // of a group's tiles
   };
 
@@ -152,12 +153,16 @@ class PointwisePanelsPlan final : public RowsPlan {
     const std::int64_t others = p.batch * static_cast<std::int64_t>(p.groups.size());
     const std::int64_t least = fewest_parts();
     const std::int64_t most = vectors / table_.tile_vectors;
+    // Whole tiles where they come out even enough among the threads.
+    const std::int64_t unit = most >= 4 * threads ? table_.tile_vectors : 1;
+    const std::int64_t units = ceil_div(vectors, unit);
     if (others * most >= threads) {
-      return {Split::by_count(vectors, even_blocks(blocks, others * least, most, threads)), least};
+      return {unit * table_.lanes,
+              Split::by_count(units, even_blocks(blocks, others * least, most, threads)), least};
     }
     // Threads share the output channels where pixels are too few for them.
     const std::int64_t tiles = ceil_div(most_out_channels(p), table_.tile_rows);
-    return {Split::by_count(vectors, blocks),
+    return {unit * table_.lanes, Split::by_count(units, blocks),
             std::max(least, std::min<std::int64_t>(tiles, threads))};
   }
 
@@ -167,7 +172,7 @@ class PointwisePanelsPlan final : public RowsPlan {
   Partition<4> partition_of(const Blocking& blocks) const {
     return Partition({{"images", problem().batch},
                       {"groups", static_cast<std::int64_t>(problem().groups.size())},
-                      {"blocks of pixels", blocks.vectors.count()},
+                      {"blocks of pixels", blocks.units.count()},
                       {"blocks of output channels", blocks.parts}});
   }
 
@@ -228,8 +233,8 @@ class PointwisePanelsPlan final : public RowsPlan {
       gemm.c_stride = stride;
       gemm.accumulate = d > 0;
       gemm.end = last && reading.ends ? &end : nullptr;
-      // What will be packed next. Tiles ask for it: of the first kAheadTurn each for one in so many
-      // channels.
+      // What will be packed next. Tiles ask for it: of kAheadTurn tiles each for a vector of one in
+      // so many channels, the next tiles for another vector.
       const T* next = nullptr;
       const bool ends_block = last && at.tile_end == tiles.count();
       if (reading.contiguous && (!last || (ends_block && at.end < problem().out_pixels()))) {
@@ -261,8 +266,10 @@ class PointwisePanelsPlan final : public RowsPlan {
           }
           gemm.b = scratch.panels + column * gemm.b_pitch;
           gemm.c = scratch.sums + (out - first) * stride + column;
-          gemm.ahead = next && tile - at.tile < kAheadTurn
-                           ? next + (tile - at.tile) * arrays.x_strides.channel + column
+          const std::int64_t turn = tile - at.tile;
+          gemm.ahead = next && turn < kAheadTurn * panels.size(panel)
+                           ? next + turn % kAheadTurn * arrays.x_strides.channel + column +
+                                 turn / kAheadTurn * table_.lanes
                            : nullptr;
           table_.gemm_interleaved[rows - 1][panels.size(panel) - 1](gemm);
         }
