@@ -271,6 +271,8 @@ class DirectChannelsPlan final : public Plan {
     std::int64_t panel_parts = 1;
   };
 
+  bool has_far_weights() const { return panels_.bytes() > kNearWeightsBytes; }
+
   Partition<6> partition_of(const Blocking& blocks) const {
     return Partition(
         {{"images", problem().batch},
@@ -515,6 +517,7 @@ class DirectChannelsPlan final : public Plan {
     const std::int64_t in_channels = problem().groups[at.group].in_channels;
     const std::int32_t slots = list_slots(at, scratch);
     list_units(at, l, scratch);
+    RowsAhead ahead = rows_ahead(arrays, at);
     std::int64_t pass = 0;
     do {
       const std::int64_t end = std::min(pass + pass_blocks_ * kChannelBlock, in_channels);
@@ -522,11 +525,65 @@ class DirectChannelsPlan final : public Plan {
       const T* copy = scratch.copy;
       for (std::size_t g = at.group; g < at.group_end; ++g, copy += group_blocks_ * l.block_pitch) {
         for (std::int64_t panel = at.panel; panel < at.panel_end; ++panel) {
-          run_panel(arrays, at, ends, g, panel, {copy, l.block_pitch, pass, end}, scratch);
+          run_panel(arrays, at, ends, g, panel, {copy, l.block_pitch, pass, end}, ahead, scratch);
         }
       }
       pass = end;
     } while (pass < in_channels);
+  }
+
+  // Input rows that the next block copies, of planes whose rows follow each other. Tiles ask for
+  // them: no prefetcher follows so many planes.
+  struct RowsAhead {
+    const T* from = nullptr;  // of the first plane that is left
+    std::int64_t planes = 0;  // that are left
+    std::int64_t plane_stride = 0;
+    std::int64_t lines = 0;    // cache lines of a plane
+    std::int64_t line = 0;     // the first that is left
+    std::int64_t at_once = 0;  // that a tile asks for whenever it does
+
+    // The next `count` lines, of one plane.
+    const T* take(std::int64_t count) {
+      const T* const next = from + line * kAlignment / std::int64_t(sizeof(T));
+      line += count;
+      if (line >= lines) {
+        line = 0;
+        from += plane_stride;
+        --planes;
+      }
+      return next;
+    }
+  };
+
+  // None where tiles have weights to ask for, or a block goes through its input in passes.
+  RowsAhead rows_ahead(const ConvArrays& arrays, const Place& at) const {
+    constexpr std::int64_t kMostAtOnce = 4;
+    const ConvProblem& p = problem();
+    const auto& [depth, height, width] = axes_;
+    const Strides& strides = arrays.x_strides;
+    const std::int64_t after = (at.row + at.rows - 1) * height.stride - height.pad_before +
+                               (height.kernel - 1) * height.dilation + 1;
+    const std::int64_t first = std::max<std::int64_t>(0, after);
+    const std::int64_t rows = std::min(at.rows * height.stride, height.in - first);
+    RowsAhead ahead;
+    if (rows <= 0 || has_far_weights() || !one_pass_ || depth.kernel > 1 || depth.pad_before > 0 ||
+        strides.axis[2] != 1 || strides.axis[1] != width.in) {
+      return ahead;
+    }
+    const Group& group = p.groups[at.group];
+    ahead.from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
+                 group.in_begin * strides.channel + at.depth * depth.stride * strides.axis[0] +
+                 first * strides.axis[1];
+    ahead.planes = group.in_channels * static_cast<std::int64_t>(at.group_end - at.group);
+    ahead.plane_stride = strides.channel;
+    ahead.lines = ceil_div(rows * width.in * std::int64_t(sizeof(T)), std::int64_t(kAlignment)) + 1;
+    const std::int64_t tiles =
+        at.rows * ceil_div(at.columns, table_.channels_rows[panels_.vectors() - 1]) *
+        (at.panel_end - at.panel) * static_cast<std::int64_t>(at.group_end - at.group);
+    const std::int64_t times = p.taps() * ceil_div(group.in_channels, kChannelBlock);
+    ahead.at_once = std::min(kMostAtOnce, ceil_div(ahead.planes * ahead.lines,
+                                                   std::max<std::int64_t>(1, tiles * times)));
+    return ahead;
   }
 
   // Channels [begin, end) of a group in the copy.
@@ -538,7 +595,8 @@ class DirectChannelsPlan final : public Plan {
   };
 
   void run_panel(const ConvArrays& arrays, const Place& at, bool ends, std::size_t g,
-                 std::int64_t panel, const Pass& pass, const Scratch& scratch) const {
+                 std::int64_t panel, const Pass& pass, RowsAhead& rows,
+                 const Scratch& scratch) const {
     const Group& group = problem().groups[g];
     const Split& panels = panels_.of(g);
     const std::int64_t taps = problem().taps();
@@ -565,7 +623,7 @@ class DirectChannelsPlan final : public Plan {
       tile.accumulate = begin > 0;
       begin += tile.channels;
       const bool last = begin == group.in_channels;
-      multiply(arrays, at, ends, tile, channel, vectors, channels, last, scratch);
+      multiply(arrays, at, ends, tile, channel, vectors, channels, last, rows, scratch);
     } while (begin < pass.end);
     if (pass.end == group.in_channels && !ends) {
       send(arrays, at, channel, channels, width, sums);
@@ -690,7 +748,7 @@ class DirectChannelsPlan final : public Plan {
   // Adds a chunk of input channels to the sums of the block under one panel.
   void multiply(const ConvArrays& arrays, const Place& at, bool ends, ChannelsTileArgs<T> tile,
                 std::int64_t channel, std::int64_t vectors, std::int64_t channels, bool last,
-                const Scratch& scratch) const {
+                RowsAhead& rows, const Scratch& scratch) const {
     const bool low = ends_low(table_, channels);
     const T* const copy = tile.a;
     T* const sums = tile.c;
@@ -711,7 +769,7 @@ class DirectChannelsPlan final : public Plan {
     // those of the chunk before have asked for them, each for its share.
     constexpr std::int64_t line = kAlignment / sizeof(T);
     std::int64_t lines = 0;
-    if (panels_.bytes() > kNearWeightsBytes) {
+    if (has_far_weights()) {
       std::int64_t tiles = 0;
       for (const Band& band : bands_) tiles += at.rows * columns_of(band).count();
       const std::int64_t elements = tile.channels * tile.taps * tile.c_stride;
@@ -750,8 +808,15 @@ class DirectChannelsPlan final : public Plan {
           const std::int64_t in_block = column - at.column;
           tile.a = window.a = copy + in_block * window.a_row;
           tile.c = window.c = sums + (r * at.columns + in_block) * tile.c_stride;
-          tile.ahead = window.ahead = ahead;
-          ahead += lines * line;
+          if (lines > 0) {
+            tile.ahead = window.ahead = ahead;
+            ahead += lines * line;
+          } else {
+            tile.lines_ahead = window.lines_ahead = rows.planes > 0 ? rows.at_once : 0;
+            if (rows.planes > 0) {
+              tile.ahead = window.ahead = rows.take(stops * tile.unit_count * rows.at_once);
+            }
+          }
           if (tile.end) {
             tile_end.out = static_cast<T*>(arrays.out) + out_row + column * tile_end.out_stride;
             if (arrays.residual) {
