@@ -565,24 +565,33 @@ class DirectChannelsPlan final : public Plan {
                                (height.kernel - 1) * height.dilation + 1;
     const std::int64_t first = std::max<std::int64_t>(0, after);
     const std::int64_t rows = std::min(at.rows * height.stride, height.in - first);
+    const Group& group = p.groups[at.group];
+    const std::int64_t channels =
+        group.in_channels * static_cast<std::int64_t>(at.group_end - at.group);
+    // A plane is all channels of the rows where these are next to each other.
+    const bool one_plane = strides.channel == 1;
+    const std::int64_t pixel = one_plane ? channels : 1;
     RowsAhead ahead;
     if (rows <= 0 || has_far_weights() || !one_pass_ || depth.kernel > 1 || depth.pad_before > 0 ||
-        strides.axis[2] != 1 || strides.axis[1] != width.in) {
+        strides.axis[2] != pixel || strides.axis[1] != width.in * pixel) {
       return ahead;
     }
-    const Group& group = p.groups[at.group];
     ahead.from = static_cast<const T*>(arrays.x) + at.image * strides.batch +
                  group.in_begin * strides.channel + at.depth * depth.stride * strides.axis[0] +
                  first * strides.axis[1];
-    ahead.planes = group.in_channels * static_cast<std::int64_t>(at.group_end - at.group);
+    ahead.planes = one_plane ? 1 : channels;
     ahead.plane_stride = strides.channel;
-    ahead.lines = ceil_div(rows * width.in * std::int64_t(sizeof(T)), std::int64_t(kAlignment)) + 1;
+    ahead.lines =
+        ceil_div(rows * strides.axis[1] * std::int64_t(sizeof(T)), std::int64_t(kAlignment)) + 1;
     const std::int64_t tiles =
         at.rows * ceil_div(at.columns, table_.channels_rows[panels_.vectors() - 1]) *
         (at.panel_end - at.panel) * static_cast<std::int64_t>(at.group_end - at.group);
-    const std::int64_t times = p.taps() * ceil_div(group.in_channels, kChannelBlock);
+    const std::int64_t stops = narrow_ ? height.kernel * ceil_div(width.kernel, row_taps_) *
+                                             ceil_div(row_taps_ * pitch_ * std::int64_t(sizeof(T)),
+                                                      std::int64_t(kAlignment))
+                                       : p.taps() * ceil_div(group.in_channels, kChannelBlock);
     ahead.at_once = std::min(kMostAtOnce, ceil_div(ahead.planes * ahead.lines,
-                                                   std::max<std::int64_t>(1, tiles * times)));
+                                                   std::max<std::int64_t>(1, tiles * stops)));
     return ahead;
   }
 
