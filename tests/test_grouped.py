@@ -120,6 +120,36 @@ def test_copied_rows_take_the_place_of_others(
         check(image(2, channels, channels, 26, 600, kernel=kernel, **more))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize(
+    ("size", "stride", "dilation"), [(7, 1, 3), (7, 2, 4), (5, 3, 2), (5, 1, 13), (7, 4, 6)]
+)
+def test_rows_apart_under_dilation(
+    channels: int, mode: str, size: int, stride: int, dilation: int, data_format: str
+) -> None:
+    more = {
+        "stride": stride,
+        "dilation": dilation,
+        "padding": (size - 1) * dilation // 2,
+        "padding_mode": mode,
+        "data_format": data_format,
+        "kernel": (size, size),
+        "residual": True,
+    }
+    # Phases have one row more than others, or there are fewer rows than phases.
+    for height in (7, 83) if mode == "zeros" else (83,):
+        for activation in ("relu", "silu"):
+            tall = image(17, channels, channels, height, 150, activation=activation, **more)
+            tall.check_bits("grouped", num_threads=(1, 3))
+
+
+def test_plan_tells_the_phases_of_rows() -> None:
+    layer = pyconv.Conv2d(48, 48, 7, padding=9, dilation=3, groups=16, algorithm="grouped")
+    assert "3 phases of rows" in layer.plan((1, 48, 83, 150)).partition
+    assert "phases" not in layer.plan((1, 48, 20, 20)).partition
+
+
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation", "sizes"),
     [

@@ -65,6 +65,8 @@ class GroupedPlan final : public Plan {
   explicit GroupedPlan(ConvProblem problem_in) : Plan(std::move(problem_in)), table_(kernels<T>()) {
     const ConvProblem& p = problem();
     width_ = TileAxis(p.axes[2]);
+    row_step_ = p.axes[1].stride;
+    tap_step_ = p.axes[1].dilation;
     most_threads_ = depthwise_threads(p, std::numeric_limits<int>::max());
     const bool depthwise = std::all_of(p.groups.begin(), p.groups.end(), [](const Group& group) {
       return group.in_channels == 1 && group.out_channels == 1;
@@ -120,13 +122,15 @@ class GroupedPlan final : public Plan {
     const Blocking cut = blocking(threads);
     const auto partition = partition_of(cut);
     parallel_for(partition.tasks(), threads, [&](std::int64_t index, int thread) {
-      const auto [image, depth, row, column, blocks] = partition.at(index);
+      const auto [image, depth, phase, row, column, blocks] = partition.at(index);
+      const Split rows = Split::by_count(rows_of_phase(phase), cut.row_blocks);
+      if (rows.size(row) == 0) return;  // another phase has one more
       Place at;
       at.zeros = zeros;
       at.image = image;
       at.depth = depth;
-      at.row = cut.rows.begin(row);
-      at.rows = cut.rows.size(row);
+      at.row = phase + rows.begin(row) * row_spacing_;
+      at.rows = rows.size(row);
       at.column = columns_.begin(column);
       at.columns = columns_.size(column);
       at.block = cut.blocks.begin(blocks);
@@ -168,19 +172,25 @@ class GroupedPlan final : public Plan {
 
   // How the work is cut, which depends on the number of threads; the results do not.
   struct Blocking {
-    Split rows;
+    std::int64_t row_blocks;  // of each phase
     Split blocks;
   };
 
-  Partition<5> partition_of(const Blocking& cut) const {
+  std::int64_t row_phases() const { return std::min(row_spacing_, problem().axes[1].out); }
+  std::int64_t rows_of_phase(std::int64_t phase) const {
+    return ceil_div(problem().axes[1].out - phase, row_spacing_);
+  }
+
+  Partition<6> partition_of(const Blocking& cut) const {
     return Partition({{"images", problem().batch},
                       {"planes", problem().axes[0].out},
-                      {"blocks of rows", cut.rows.count()},
+                      {"phases of rows", row_phases()},
+                      {"blocks of rows", cut.row_blocks},
                       {"blocks of columns", columns_.count()},
                       {"blocks of channels", cut.blocks.count()}});
   }
 
-  // A block of output pixels under some blocks of channels.
+  // A block of output pixels, in rows row_spacing_ apart, under some blocks of channels.
   struct Place {
     const T* zeros;
     std::int64_t image;
@@ -301,10 +311,9 @@ class GroupedPlan final : public Plan {
     return -1;
   }
 
-  // Input rows that so many output rows reach over.
+  // Input rows, row_unit_ apart, that so many output rows reach over.
   std::int64_t row_span(std::int64_t rows) const {
-    const Axis& height = problem().axes[1];
-    return (rows - 1) * height.stride + (height.kernel - 1) * height.dilation + 1;
+    return (rows - 1) * row_step_ + (problem().axes[1].kernel - 1) * tap_step_ + 1;
   }
   std::int64_t most_slots(std::int64_t rows) const {
     return std::min(row_span(rows), rows * problem().axes[1].kernel);
@@ -328,6 +337,17 @@ class GroupedPlan final : public Plan {
     return c;
   }
 
+  // Under dilation a task takes output rows that share input rows.
+  void take_rows_apart() {
+    const Axis& height = problem().axes[1];
+    const TileAxis apart(height);
+    if (apart.spacing == 1) return;
+    row_spacing_ = apart.spacing;
+    row_step_ = apart.step;
+    row_unit_ = height.dilation;
+    tap_step_ = 1;
+  }
+
   void choose_rows() {
     const auto& [depth, height, width] = problem().axes;
     const auto bytes_of = [&](std::int64_t copied, std::int64_t columns) {
@@ -339,13 +359,21 @@ class GroupedPlan final : public Plan {
     }
     columns_ = Split::by_limit(width.out, columns);
     columns = columns_.largest();
-    std::int64_t rows = 1;
-    const bool near = copy_tiles_ && bytes_of(row_span(1), columns) <= kCopyBytes;
-    while (rows < height.out && rows < kMostRows &&
-           (near || bytes_of(most_slots(rows + 1), columns) <= kCopyBytes)) {
-      ++rows;
+    const auto fitting_rows = [&] {
+      const bool near = copy_tiles_ && bytes_of(row_span(1), columns) <= kCopyBytes;
+      const std::int64_t most = std::min(rows_of_phase(0), kMostRows);
+      std::int64_t rows = 1;
+      while (rows < most && (near || bytes_of(most_slots(rows + 1), columns) <= kCopyBytes)) ++rows;
+      return rows;
+    };
+    std::int64_t rows = fitting_rows();
+    // Unless tasks would copy few rows again: those that follow each other are copied in long runs.
+    if (rows < height.out &&
+        (problem().channels_last || 5 * most_slots(rows) > 7 * rows * height.stride)) {
+      take_rows_apart();
+      rows = fitting_rows();
     }
-    rows_ = Split::by_limit(height.out, rows);
+    rows_ = Split::by_limit(rows_of_phase(0), rows);
     part_rows_ = std::max<std::int64_t>(1, kMostPixels / std::max<std::int64_t>(1, columns));
     const std::int64_t most_bytes = copy_tiles_ ? kNearBytes : kCopyBytes;
     while (part_rows_ > 1 && (bytes_of(most_slots(part_rows_), columns) > most_bytes ||
@@ -357,12 +385,11 @@ class GroupedPlan final : public Plan {
   Blocking blocking(int threads) const {
     const ConvProblem& p = problem();
     const auto blocks = static_cast<std::int64_t>(blocks_.size());
-    const std::int64_t planes = p.batch * p.axes[0].out * columns_.count();
+    const std::int64_t planes = p.batch * p.axes[0].out * row_phases() * columns_.count();
     Blocking cut;
-    cut.rows = Split::by_count(p.axes[1].out,
-                               even_blocks(rows_.count(), planes * blocks, p.axes[1].out, threads));
+    cut.row_blocks = even_blocks(rows_.count(), planes * blocks, rows_of_phase(0), threads);
     // A task lists its rows once for all its blocks.
-    const bool even = planes * cut.rows.count() % threads == 0;
+    const bool even = planes * cut.row_blocks % threads == 0;
     cut.blocks = Split::by_count(blocks, even ? 1 : std::min<std::int64_t>(blocks, threads));
     return cut;
   }
@@ -465,7 +492,7 @@ class GroupedPlan final : public Plan {
     const ConvProblem& p = problem();
     const Axis& height = p.axes[1];
     const auto slot_of = [&](std::int64_t r, std::int64_t h) -> std::int32_t& {
-      return scratch.slots[r * height.stride + h * height.dilation];
+      return scratch.slots[r * row_step_ + h * tap_step_];
     };
     std::fill_n(scratch.slots, row_span(at.rows), -1);
     for (std::int64_t r = 0; r < at.rows; ++r) {
@@ -474,8 +501,8 @@ class GroupedPlan final : public Plan {
     std::int32_t slots = 0;
     for (std::int64_t i = 0; i < row_span(at.rows); ++i) {
       if (scratch.slots[i] < 0) continue;
-      const std::int64_t row =
-          padded_index(at.row * height.stride - height.pad_before + i, height.in, p.padding_mode);
+      const std::int64_t row = padded_index(
+          at.row * height.stride - height.pad_before + i * row_unit_, height.in, p.padding_mode);
       scratch.sources[slots] = row;
       scratch.slots[i] = row < 0 ? -1 : slots++;
     }
@@ -642,11 +669,15 @@ class GroupedPlan final : public Plan {
     const bool in_output = channels_end_in_output(problem(), arrays);
     const ChannelsEnd<T> end =
         in_output ? output_end<T>(problem(), arrays, at.image, vector.out_begin, at.depth,
-                                  at.row + row, at.column)
+                                  at.row + row * row_spacing_, at.column)
                   : scratch_end(scratch.sums, at.columns * table_.lanes, table_.lanes);
     args.lanes = in_output ? vector.out_channels : table_.lanes;
     args.end = end;
-    if (at.columns > 1) {  // the stride of a single one means nothing
+    if (in_output && rows > 1) {  // the stride of a single one means nothing
+      args.end.residual_row *= row_spacing_;
+      args.end.out_row *= row_spacing_;
+    }
+    if (at.columns > 1) {
       args.end.residual_column *= width_.spacing;
       args.end.out_column *= width_.spacing;
     }
@@ -669,10 +700,11 @@ class GroupedPlan final : public Plan {
       }
     }
     if (in_output) return;
-    const bool whole_rows = at.columns == width.out;
+    const bool whole_rows = at.columns == width.out && row_spacing_ == 1;
     for (std::int64_t r = 0; r < (whole_rows ? 1 : rows); ++r) {
+      const std::int64_t out_row = at.row + (row + r) * row_spacing_;
       const std::int64_t pixel =
-          (at.depth * problem().axes[1].out + at.row + row + r) * width.out + at.column;
+          (at.depth * problem().axes[1].out + out_row) * width.out + at.column;
       const std::int64_t count = whole_rows ? rows * at.columns : at.columns;
       const SumsBlock<T> sums{scratch.sums + r * at.columns * table_.lanes,
                               table_.lanes,
@@ -690,6 +722,10 @@ class GroupedPlan final : public Plan {
   const GroupedTile<T>* copy_tiles_ = nullptr;
   std::int64_t pixel_ = kChannelBlock;  // elements of a copied pixel
   std::int64_t part_rows_ = 1;          // of outputs for which rows are copied at a time
+  std::int64_t row_spacing_ = 1;        // from an output row of a task to the next
+  std::int64_t row_unit_ = 1;           // from an input row that they may read to the next
+  std::int64_t row_step_ = 1;           // in these, from one output row to the next
+  std::int64_t tap_step_ = 1;           // and from one row of the kernel
   TileAxis width_;
   int most_threads_;
   std::vector<Block> blocks_;
@@ -728,7 +764,8 @@ bool pixels_pay(const ConvProblem& p) {
   const auto columns = static_cast<double>(width.out);
   const auto whole = static_cast<double>(round_up(width.out, 16));
   if (plane && width.kernel == 3 && width.stride <= 2) {
-    return width.out >= 6 && (undilated || whole <= 1.6 * columns);
+    const double most = width.out > 16 && height.dilation > 2 ? 2 : 1.6;
+    return width.out >= 6 && (undilated || whole <= most * columns);
   }
   if (plane && width.stride == 2 && (width.kernel == 4 || width.kernel == 5)) {
     return is_one_plane(p) && width.out >= 17;

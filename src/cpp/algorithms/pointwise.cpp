@@ -405,9 +405,9 @@ bool lanes_are_pixels(const ConvProblem& problem, std::int64_t lanes, double loo
 // The choice of an algorithm looks at the problem alone.
 bool lanes_are_pixels(const ConvProblem& problem) { return lanes_are_pixels(problem, 16, 0.985); }
 
-// Whether channels read in place share sets of the L1 cache, but for an element, or more sets of the
-// L2 cache than their lines find room in: lines as far apart as a power of two of bytes share 64
-// KiB of sets of 16 ways with as many others. Planes of a multiple of 2 KiB do no harm up to 768
+// Whether channels read in place share sets of the L1 cache, but for an element, or more sets of
+// the L2 cache than their lines find room in: lines as far apart as a power of two of bytes share
+// 64 KiB of sets of 16 ways with as many others. Planes of a multiple of 2 KiB do no harm up to 768
 // channels; 1024 to 256 on 48 x 48 take 1.1 times as long, 2048 on 16 x 48 1.3 times.
 template <class T>
 bool planes_share_sets(const ConvProblem& problem) {
