@@ -388,14 +388,16 @@ class PointwisePlan final : public RowsPlan {
 };
 
 // Whether pixels are the better lanes. Lanes that idle past the last pixel, against changing the
-// layout of input and output for lanes of output channels: some 5.5 multiply-add instructions per
-// vector of each, as measured, or 8 with a stride, for a loop that takes `loop` of the time.
+// layout of input and output for lanes of output channels: some 5 multiply-add instructions per
+// vector of each, as measured, fewer on small planes, where lanes of pixels pack their last vector
+// for few others, or 8 with a stride, for a loop that takes `loop` of the time.
 bool lanes_are_pixels(const ConvProblem& problem, std::int64_t lanes, double loop) {
   if (problem.channels_last || problem.out_pixels() < 16) return false;
   if (most_in_channels(problem) > kMostPlanes) return false;
   const auto pixels = static_cast<double>(problem.out_pixels());
   const double whole = static_cast<double>(round_up(problem.out_pixels(), lanes));
-  const auto each = [cost = strided(problem) ? 8 : 5.5](std::int64_t channels) {
+  const double cost = strided(problem) ? 8 : pixels < 128 ? 3.5 : 5;
+  const auto each = [cost](std::int64_t channels) {
     return cost / static_cast<double>(std::max<std::int64_t>(1, channels));
   };
   const double layouts = each(most_in_channels(problem)) + each(most_out_channels(problem));
@@ -403,7 +405,9 @@ bool lanes_are_pixels(const ConvProblem& problem, std::int64_t lanes, double loo
 }
 
 // The choice of an algorithm looks at the problem alone.
-bool lanes_are_pixels(const ConvProblem& problem) { return lanes_are_pixels(problem, 16, 0.985); }
+bool lanes_are_pixels(const ConvProblem& problem) {
+  return lanes_are_pixels(problem, 16, strided(problem) ? 0.985 : 1);
+}
 
 // Whether channels read in place share sets of the L1 cache, but for an element, or more sets of
 // the L2 cache than their lines find room in: lines as far apart as a power of two of bytes share
@@ -428,7 +432,7 @@ bool planes_share_sets(const ConvProblem& problem) {
 // outputs on, 0.7 to 1 below.
 template <class T>
 bool copies_pixels_for_tall_tiles(const ConvProblem& problem, const KernelTable<T>& table) {
-  if (!lanes_are_pixels(problem, table.lanes, 0.985)) return false;
+  if (!lanes_are_pixels(problem, table.lanes, strided(problem) ? 0.985 : 1)) return false;
   const std::int64_t ins = most_in_channels(problem);
   const std::int64_t outs = most_out_channels(problem);
   if (strided(problem)) return outs > ins && ins <= 128;
@@ -482,10 +486,9 @@ bool pointwise_pays(const ConvProblem& problem) {
     return !strided(problem) || ins < 256 || 2 * outs > ins;
   }
   // Changing the layout of input and output costs more than im2col where there are few channels,
-  // and less where pixels as lanes would leave many of them idle, or are not contiguous.
-  return 2 * outs >= kChannelBlock &&
-         (most_in_channels(problem) >= 512 || problem.out_pixels() < 256 ||
-          (strided(problem) && outs >= 256));
+  // and with a stride where pixels as lanes would leave few of them idle.
+  return 2 * outs >= kChannelBlock && (!strided(problem) || most_in_channels(problem) >= 512 ||
+                                       problem.out_pixels() < 256 || outs >= 256);
 }
 
 std::unique_ptr<Plan> plan_pointwise(ConvProblem problem) {
