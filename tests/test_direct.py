@@ -30,7 +30,8 @@ def test_auto_takes_pixels_as_lanes_for_few_channels_last_outputs(taps: int, gro
         (3, 16, 4, 4, 224, "direct"),
         (128, 8, 3, 2, 112, "direct"),
         (32, 64, 3, 2, 112, "direct_channels"),
-        (96, 6, 3, 2, 28, "direct_channels"),
+        (96, 6, 3, 2, 28, "direct"),
+        (96, 32, 3, 2, 28, "direct_channels"),
         (16, 8, 5, 3, 64, "direct_channels"),
     ],
 )

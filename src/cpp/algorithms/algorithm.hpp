@@ -117,6 +117,7 @@ class LaneCosts {
   double copied_;    // times that an output pixel's input is copied
   double inside_;    // share of taps that are not in zero padding
   double read_ = 1;  // input pixels per output pixel
+  bool short_rows_;
 };
 
 std::string depthwise_refuses(const ConvProblem& problem);

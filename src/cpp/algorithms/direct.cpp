@@ -710,6 +710,8 @@ LaneCosts::LaneCosts(const ConvProblem& p)
   const std::int64_t stride = p.axes[2].stride;
   const bool apart = stride <= 2 || (stride == 4 && layout.column_phases == 4);
   if (!p.channels_last && !apart) copied_ *= 1.8;
+  // What a row costs is less where a few short ones share it.
+  short_rows_ = stride <= 2 && layout.pitch <= 64;
   for (const Axis* axis : {&p.axes[1], &p.axes[2]}) {
     read_ *= static_cast<double>(std::min(axis->stride, axis->kernel));
   }
@@ -717,7 +719,10 @@ LaneCosts::LaneCosts(const ConvProblem& p)
 
 double LaneCosts::pixels(std::int64_t in_channels, std::int64_t out_channels) const {
   const double ends = (channels_last_ ? 24 : 3) / static_cast<double>(in_channels);
-  const double copy = (channels_last_ ? 16 * (1 + 20 / width_) : 11 * (1 + 50 / width_)) * copied_;
+  const double copy = (channels_last_ ? 16 * (1 + 20 / width_)
+                       : short_rows_  ? 17 * (1 + 6 / width_)
+                                      : 11 * (1 + 50 / width_)) *
+                      copied_;
   return pitch_ * (static_cast<double>(out_channels) * (1.09 + ends / taps_) + copy / taps_);
 }
 

@@ -163,22 +163,7 @@ static inline void pad_row(const PadPlaneArgs<T>& args, const PadPhase& phase, c
   pad_elements(args, phase, row, phase.last, args.count, to);
 }
 
-// The elements that all of kStep phases have inside the plane.
-template <int kStep>
-static inline std::int64_t common_first(const PadPhase* phase) {
-  std::int64_t first = phase[0].first;
-  for (int i = 1; i < kStep; ++i) first = at_least(first, phase[i].first);
-  return first;
-}
-template <int kStep>
-static inline std::int64_t common_last(const PadPhase* phase) {
-  std::int64_t last = phase[0].last;
-  for (int i = 1; i < kStep; ++i) last = at_most(last, phase[i].last);
-  return last;
-}
-
-// Whether the phases of a row are neighbouring columns, as all those of a stride are, and
-// pad_neighbours() takes them: where all have a vector inside the plane.
+// Whether the phases of a row are neighbouring columns, as all those of a stride are.
 template <int kStep, class T>
 static inline bool are_neighbours(const PadPlaneArgs<T>& args) {
   if (args.column_step != kStep || args.column_stride != 1) return false;
@@ -187,47 +172,98 @@ static inline bool are_neighbours(const PadPlaneArgs<T>& args) {
   for (int i = 1; i < kStep; ++i) {
     if (phase[i].row != phase->row || phase[i].column != phase->column + i) return false;
   }
-  return common_last<kStep>(phase) - common_first<kStep>(phase) >= Vec<T>::lanes;
+  return true;
 }
 
-// from[kStep * lane + i] to lane of part[i].
-template <class V, class T>
-static inline void deal(const T* from, V (&part)[2]) {
-  const V low = V::load(from);
-  const V high = V::load(from + V::lanes);
-  part[0] = V::even(low, high);
-  part[1] = V::odd(low, high);
+// part[i] takes element kStep * lane + i of kStep vectors in a row.
+template <class V>
+static inline void deal(const V (&row)[1], V (&part)[1]) {
+  part[0] = row[0];
 }
-template <class V, class T>
-static inline void deal(const T* from, V (&part)[4]) {
-  V low[2];
-  V high[2];
-  deal(from, low);
-  deal(from + 2 * V::lanes, high);
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    part[i] = V::even(low[i], high[i]);
-    part[i + 2] = V::odd(low[i], high[i]);
-  }
+template <class V>
+static inline void deal(const V (&row)[2], V (&part)[2]) {
+  part[0] = V::even(row[0], row[1]);
+  part[1] = V::odd(row[0], row[1]);
+}
+template <class V>
+static inline void deal(const V (&row)[4], V (&part)[4]) {
+  const V even[2] = {V::even(row[0], row[1]), V::even(row[2], row[3])};
+  const V odd[2] = {V::odd(row[0], row[1]), V::odd(row[2], row[3])};
+  part[0] = V::even(even[0], even[1]);
+  part[1] = V::even(odd[0], odd[1]);
+  part[2] = V::odd(even[0], even[1]);
+  part[3] = V::odd(odd[0], odd[1]);
 }
 
-// Such phases of a row, in one pass over it.
+// Where row r of a phase is read, or null if it is one of zeros.
+template <class T>
+static inline const T* padded_row(const PadPlaneArgs<T>& args, const PadPhase& phase,
+                                  std::int64_t r) {
+  const std::int64_t index =
+      padded_index(args.row_start + phase.row + r * args.row_step, args.row_in, args.padding_mode);
+  return args.plane == nullptr || index < 0 ? nullptr : args.plane + index * args.row_stride;
+}
+
+// Columns of a row up to which it shares the masks of its vectors with others.
+constexpr std::int64_t kFewColumns = 64;
+
+// Phases that are neighbouring columns, in one pass over their rows. What lies outside of the plane
+// is read as zeros.
 template <int kStep, class T>
-static inline void pad_neighbours(const PadPlaneArgs<T>& args, const PadPhase* phase, const T* row,
-                                  T* to) {
+static inline void pad_neighbours(const PadPlaneArgs<T>& args, const PadPhase* phase) {
   using V = Vec<T>;
-  const std::int64_t first = common_first<kStep>(phase);
-  const std::int64_t last = common_last<kStep>(phase);
-  for (std::int64_t j = first; j < last; j += V::lanes) {
-    if (j + V::lanes > last) j = last - V::lanes;  // the last vector copies some elements again
-    V part[kStep];
-    deal(row + phase->column + kStep * j, part);
+  constexpr int kMostRows = 4;
+  const std::int64_t count = args.count;
+  const int together = count <= kFewColumns ? kMostRows : 1;
+  const auto tail = V::mask_range(0, static_cast<int>(at_most(count, V::lanes)));
+  const auto clipped = [](std::int64_t n) {
+    return static_cast<int>(at_least(0, at_most(n, V::lanes)));
+  };
+  for (std::int64_t begin = 0; begin < args.rows; begin += together) {
+    const T* rows[kMostRows];
+    const int row_count = static_cast<int>(at_most(args.rows - begin, together));
+    for (int r = 0; r < row_count; ++r) rows[r] = padded_row(args, *phase, begin + r);
+    for (std::int64_t j = 0; j < count; j += V::lanes) {
+      // The last vector copies some elements again.
+      if (j + V::lanes > count && count > V::lanes) j = count - V::lanes;
+      const std::int64_t column = phase->column + kStep * j;
+      const bool whole = column >= 0 && column + kStep * V::lanes <= args.column_in;
+      typename V::Mask inside[kStep] = {};
 #pragma GCC unroll 4
-    for (int i = 0; i < kStep; ++i) part[i].store(to + phase[i].offset + j);
-  }
-  for (int i = 0; i < kStep; ++i) {
-    pad_elements(args, phase[i], row, 0, first, to + phase[i].offset);
-    pad_elements(args, phase[i], row, last, args.count, to + phase[i].offset);
+      for (int i = 0; !whole && i < kStep; ++i) {
+        const std::int64_t at = column + i * V::lanes;
+        inside[i] = V::mask_range(clipped(-at), clipped(args.column_in - at));
+      }
+      T* to = args.to + begin * count + j;
+      for (int r = 0; r < row_count; ++r, to += count) {
+        V vectors[kStep];
+#pragma GCC unroll 4
+        for (int i = 0; i < kStep; ++i) {
+          const T* const from = rows[r] + column + i * V::lanes;
+          vectors[i] = rows[r] == nullptr ? V::zero()
+                       : whole            ? V::load(from)
+                                          : V::load_or_zero(inside[i], from);
+        }
+        V part[kStep];
+        deal(vectors, part);
+#pragma GCC unroll 4
+        for (int i = 0; i < kStep; ++i) {
+          if (count >= V::lanes) {
+            part[i].store(to + phase[i].offset);
+          } else {
+            part[i].store(tail, to + phase[i].offset);
+          }
+        }
+      }
+    }
+    if (args.padding_mode == PaddingMode::zeros) continue;
+    for (int r = 0; r < row_count; ++r) {
+      for (int i = 0; rows[r] != nullptr && i < kStep; ++i) {
+        T* const to = args.to + (begin + r) * count + phase[i].offset;
+        pad_elements(args, phase[i], rows[r], 0, phase[i].first, to);
+        pad_elements(args, phase[i], rows[r], phase[i].last, count, to);
+      }
+    }
   }
 }
 
@@ -242,26 +278,22 @@ void pad_plane(const PadPlaneArgs<T>& args) {
                       args.plane + row * args.row_stride + only.column * args.column_stride,
                       args.row_step * args.row_stride, args.ahead, args.to + only.offset);
   }
-  const std::int64_t together = are_neighbours<2>(args) ? 2 : are_neighbours<4>(args) ? 4 : 1;
-  for (std::int64_t r = 0; r < args.rows; ++r) {
-    T* const to = args.to + r * args.count;
-    for (std::int64_t i = 0; i < args.phase_count; i += together) {
-      const PadPhase* const phase = args.phases + i;
-      const std::int64_t index = padded_index(args.row_start + phase->row + r * args.row_step,
-                                              args.row_in, args.padding_mode);
-      if (args.plane == nullptr || index < 0) {
-        for (std::int64_t n = 0; n < together; ++n) {
-          for (std::int64_t j = 0; j < args.count; ++j) to[phase[n].offset + j] = T(0);
-        }
-        continue;
-      }
-      const T* const from = args.plane + index * args.row_stride;
-      if (together == 2) {
-        pad_neighbours<2>(args, phase, from, to);
-      } else if (together == 4) {
-        pad_neighbours<4>(args, phase, from, to);
+  const PadPhase* const end = args.phases + args.phase_count;
+  const PadPhase* phase = args.phases;
+  if (are_neighbours<1>(args) && args.count <= kFewColumns) {
+    for (; phase != end; ++phase) pad_neighbours<1>(args, phase);
+  } else if (are_neighbours<2>(args)) {
+    for (; phase != end; phase += 2) pad_neighbours<2>(args, phase);
+  } else if (are_neighbours<4>(args)) {
+    for (; phase != end; phase += 4) pad_neighbours<4>(args, phase);
+  }
+  for (; phase != end; ++phase) {
+    for (std::int64_t r = 0; r < args.rows; ++r) {
+      T* const to = args.to + r * args.count + phase->offset;
+      if (const T* const from = padded_row(args, *phase, r)) {
+        pad_row(args, *phase, from, to);
       } else {
-        pad_row(args, *phase, from, to + phase->offset);
+        for (std::int64_t j = 0; j < args.count; ++j) to[j] = T(0);
       }
     }
   }
