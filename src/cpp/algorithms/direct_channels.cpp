@@ -555,7 +555,8 @@ class DirectChannelsPlan final : public Plan {
     }
   };
 
-  // None where tiles have weights to ask for, or a block goes through its input in passes.
+  // None where tiles have weights to ask for, a block goes through its input in passes, or the next
+  // block reads the same rows.
   RowsAhead rows_ahead(const ConvArrays& arrays, const Place& at) const {
     constexpr std::int64_t kMostAtOnce = 4;
     const ConvProblem& p = problem();
@@ -571,9 +572,12 @@ class DirectChannelsPlan final : public Plan {
     // A plane is all channels of the rows where these are next to each other.
     const bool one_plane = strides.channel == 1;
     const std::int64_t pixel = one_plane ? channels : 1;
+    const bool whole =
+        at.columns == width.out && at.panel == 0 && at.panel_end == panels_.of(at.group).count();
     RowsAhead ahead;
-    if (rows <= 0 || has_far_weights() || !one_pass_ || depth.kernel > 1 || depth.pad_before > 0 ||
-        strides.axis[2] != pixel || strides.axis[1] != width.in * pixel) {
+    if (rows <= 0 || has_far_weights() || !one_pass_ || !whole || depth.kernel > 1 ||
+        at.depth * depth.stride >= depth.in || depth.pad_before > 0 || strides.axis[2] != pixel ||
+        strides.axis[1] != width.in * pixel) {
       return ahead;
     }
     ahead.from = static_cast<const T*>(arrays.x) + at.image * strides.batch +

@@ -239,10 +239,10 @@ static inline void pad_neighbours(const PadPlaneArgs<T>& args, const PadPhase* p
         V vectors[kStep];
 #pragma GCC unroll 4
         for (int i = 0; i < kStep; ++i) {
-          const T* const from = rows[r] + column + i * V::lanes;
+          const std::int64_t at = column + i * V::lanes;
           vectors[i] = rows[r] == nullptr ? V::zero()
-                       : whole            ? V::load(from)
-                                          : V::load_or_zero(inside[i], from);
+                       : whole            ? V::load(rows[r] + at)
+                                          : V::load_or_zero(inside[i], rows[r] + at);
         }
         V part[kStep];
         deal(vectors, part);
