@@ -272,6 +272,12 @@ inline std::int64_t even_blocks(std::int64_t blocks, std::int64_t others, std::i
   return uneven ? std::max(blocks, std::min(most, round_up(blocks, threads))) : blocks;
 }
 
+// Blocks of what a task goes through in one piece, unless the `others` that tasks are cut into
+// beside it come out uneven among the threads.
+inline Split blocks_for_even_tasks(std::int64_t total, std::int64_t others, int threads) {
+  return Split::by_count(total, others % threads == 0 ? 1 : std::min<std::int64_t>(total, threads));
+}
+
 // A team costs one or a few microseconds, so every thread should have about so many
 // multiply-accumulates (10 to 25 microseconds) to itself.
 constexpr std::int64_t kMacsPerThread = 1 << 19;

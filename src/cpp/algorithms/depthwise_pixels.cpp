@@ -348,8 +348,8 @@ class DepthwisePixelsPlan final : public RowsPlan {
       }
     }
     // A task lists its rows once for all its channels.
-    const bool even = planes * blocks.rows.count() * blocks.columns.count() % threads == 0;
-    blocks.groups = Split::by_count(groups, even ? 1 : std::min<std::int64_t>(groups, threads));
+    const std::int64_t others = planes * blocks.rows.count() * blocks.columns.count();
+    blocks.groups = blocks_for_even_tasks(groups, others, threads);
     return blocks;
   }
 

@@ -389,8 +389,7 @@ class GroupedPlan final : public Plan {
     Blocking cut;
     cut.row_blocks = even_blocks(rows_.count(), planes * blocks, rows_of_phase(0), threads);
     // A task lists its rows once for all its blocks.
-    const bool even = planes * cut.row_blocks % threads == 0;
-    cut.blocks = Split::by_count(blocks, even ? 1 : std::min<std::int64_t>(blocks, threads));
+    cut.blocks = blocks_for_even_tasks(blocks, planes * cut.row_blocks, threads);
     return cut;
   }
 

@@ -390,13 +390,14 @@ class PointwisePlan final : public RowsPlan {
 // Whether pixels are the better lanes. Lanes that idle past the last pixel, against changing the
 // layout of input and output for lanes of output channels: some 5 multiply-add instructions per
 // vector of each, as measured, fewer on small planes, where lanes of pixels pack their last vector
-// for few others, or 8 with a stride, for a loop that takes `loop` of the time.
+// for few others, for a loop that takes `loop` of the time; 8 and 0.985 of the time with a stride.
 bool lanes_are_pixels(const ConvProblem& problem, std::int64_t lanes, double loop) {
   if (problem.channels_last || problem.out_pixels() < 16) return false;
   if (most_in_channels(problem) > kMostPlanes) return false;
   const auto pixels = static_cast<double>(problem.out_pixels());
   const double whole = static_cast<double>(round_up(problem.out_pixels(), lanes));
   const double cost = strided(problem) ? 8 : pixels < 128 ? 3.5 : 5;
+  if (strided(problem)) loop = 0.985;
   const auto each = [cost](std::int64_t channels) {
     return cost / static_cast<double>(std::max<std::int64_t>(1, channels));
   };
@@ -405,9 +406,7 @@ bool lanes_are_pixels(const ConvProblem& problem, std::int64_t lanes, double loo
 }
 
 // The choice of an algorithm looks at the problem alone.
-bool lanes_are_pixels(const ConvProblem& problem) {
-  return lanes_are_pixels(problem, 16, strided(problem) ? 0.985 : 1);
-}
+bool lanes_are_pixels(const ConvProblem& problem) { return lanes_are_pixels(problem, 16, 1); }
 
 // Whether channels read in place share sets of the L1 cache, but for an element, or more sets of
 // the L2 cache than their lines find room in: lines as far apart as a power of two of bytes share
@@ -432,7 +431,7 @@ bool planes_share_sets(const ConvProblem& problem) {
 // outputs on, 0.7 to 1 below.
 template <class T>
 bool copies_pixels_for_tall_tiles(const ConvProblem& problem, const KernelTable<T>& table) {
-  if (!lanes_are_pixels(problem, table.lanes, strided(problem) ? 0.985 : 1)) return false;
+  if (!lanes_are_pixels(problem, table.lanes, 1)) return false;
   const std::int64_t ins = most_in_channels(problem);
   const std::int64_t outs = most_out_channels(problem);
   if (strided(problem)) return outs > ins && ins <= 128;
@@ -447,7 +446,7 @@ bool copies_pixels_for_tall_tiles(const ConvProblem& problem, const KernelTable<
 // baseline has tiles as small.
 template <class T>
 bool copies_pixels_for_low_tiles(const ConvProblem& problem, const KernelTable<T>& table) {
-  if (!lanes_are_pixels(problem, table.lanes, strided(problem) ? 0.985 : 1.01)) return false;
+  if (!lanes_are_pixels(problem, table.lanes, 1.01)) return false;
   const std::int64_t outs = most_out_channels(problem);
   if (outs > table.tile_rows) return true;
   const double far = input_bytes<T>(problem) / kFarBytes;
