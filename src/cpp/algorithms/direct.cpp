@@ -80,6 +80,9 @@ struct PhaseAxis {
   }
 };
 
+// Channels stand a multiple of so many elements apart.
+constexpr std::int64_t kStrideUnit = 16;
+
 // Elements that one channel takes for a block of `rows` output rows.
 struct RowLayout {
   PhaseAxis height;
@@ -101,8 +104,8 @@ struct RowLayout {
 
   std::int64_t channel(std::int64_t rows) const {
     const std::int64_t elements = depth_taps * row_phases * column_phases * plane(rows);
-    // Not a multiple of 4 KiB: the channels of a tile's window would share cache sets.
-    return (elements + 15) / 16 * 16 + 16;
+    // Odd multiples: the channels of a tile's window would share cache sets if they were 4 KiB apart.
+    return (ceil_div(elements, kStrideUnit) | 1) * kStrideUnit;
   }
 };
 
@@ -711,7 +714,7 @@ LaneCosts::LaneCosts(const ConvProblem& p)
   const bool apart = stride <= 2 || (stride == 4 && layout.column_phases == 4);
   if (!p.channels_last && !apart) copied_ *= 1.8;
   // What a row costs is less where a few short ones share it.
-  short_rows_ = stride <= 2 && layout.pitch <= 64;
+  short_rows_ = stride <= 2 && layout.pitch <= kFewPaddedColumns;
   for (const Axis* axis : {&p.axes[1], &p.axes[2]}) {
     read_ *= static_cast<double>(std::min(axis->stride, axis->kernel));
   }

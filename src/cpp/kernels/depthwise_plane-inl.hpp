@@ -870,15 +870,16 @@ static void strips_of(const DepthwisePlaneArgs<T>& args) {
                         : roll_long_strip<V, kSize, 4, false, T>;
     } else {
       constexpr int kMost = strip_vectors(kSize);
-      if (at_sides) {
-        run = size == 2   ? roll_tall_strip<V, kSize, kTaps, 2, !kSides, T>
-              : size == 3 ? roll_tall_strip<V, kSize, kTaps, 3, !kSides, T>
-                          : roll_tall_strip<V, kSize, kTaps, kMost, !kSides, T>;
-      } else {
-        run = size == 1   ? roll_tall_strip<V, kSize, kTaps, 1, true, T>
-              : size == 2 ? roll_tall_strip<V, kSize, kTaps, 2, true, T>
-              : size == 3 ? roll_tall_strip<V, kSize, kTaps, 3, true, T>
-                          : roll_tall_strip<V, kSize, kTaps, kMost, true, T>;
+      run = size == 1   ? roll_tall_strip<V, kSize, kTaps, 1, true, T>
+            : size == 2 ? roll_tall_strip<V, kSize, kTaps, 2, true, T>
+            : size == 3 ? roll_tall_strip<V, kSize, kTaps, 3, true, T>
+                        : roll_tall_strip<V, kSize, kTaps, kMost, true, T>;
+      if constexpr (kSides) {
+        if (at_sides) {
+          run = size == 2   ? roll_tall_strip<V, kSize, kTaps, 2, false, T>
+                : size == 3 ? roll_tall_strip<V, kSize, kTaps, 3, false, T>
+                            : roll_tall_strip<V, kSize, kTaps, kMost, false, T>;
+        }
       }
     }
     run(args, strip, where...);

@@ -204,9 +204,6 @@ static inline const T* padded_row(const PadPlaneArgs<T>& args, const PadPhase& p
   return args.plane == nullptr || index < 0 ? nullptr : args.plane + index * args.row_stride;
 }
 
-// Columns of a row up to which it shares the masks of its vectors with others.
-constexpr std::int64_t kFewColumns = 64;
-
 // Phases that are neighbouring columns, in one pass over their rows. What lies outside of the plane
 // is read as zeros.
 template <int kStep, class T>
@@ -214,7 +211,7 @@ static inline void pad_neighbours(const PadPlaneArgs<T>& args, const PadPhase* p
   using V = Vec<T>;
   constexpr int kMostRows = 4;
   const std::int64_t count = args.count;
-  const int together = count <= kFewColumns ? kMostRows : 1;
+  const int together = count <= kFewPaddedColumns ? kMostRows : 1;
   const auto tail = V::mask_range(0, static_cast<int>(at_most(count, V::lanes)));
   const auto clipped = [](std::int64_t n) {
     return static_cast<int>(at_least(0, at_most(n, V::lanes)));
@@ -280,7 +277,7 @@ void pad_plane(const PadPlaneArgs<T>& args) {
   }
   const PadPhase* const end = args.phases + args.phase_count;
   const PadPhase* phase = args.phases;
-  if (are_neighbours<1>(args) && args.count <= kFewColumns) {
+  if (are_neighbours<1>(args) && args.count <= kFewPaddedColumns) {
     for (; phase != end; ++phase) pad_neighbours<1>(args, phase);
   } else if (are_neighbours<2>(args)) {
     for (; phase != end; phase += 2) pad_neighbours<2>(args, phase);

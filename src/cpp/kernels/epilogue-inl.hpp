@@ -263,28 +263,60 @@ template <class T, class Function>
 }
 
 // The same of rows that are next to each other in the output, with biases of the columns or of the
-// rows: squares of the sums change rows and columns in registers.
+// rows: squares of the sums change rows and columns in registers. Where the columns of a wide
+// square share a set of the L1 cache, which holds fewer lines, stores wait for each other: there
+// two squares of half as many columns are turned at once.
 template <class T, class Function>
 [[gnu::noinline]] static void epilogue_turned(const EpilogueArgs<T>& args) {
   using V = Vec<T>;
+  using Half = typename V::Half;
   constexpr std::int64_t lanes = V::lanes;
+  constexpr bool kHalves = Function::kShort && Half::lanes < lanes;
+  const bool halves = kHalves && args.rows >= 2 * lanes && crowds_sets<T>(args.out_column);
+  const std::int64_t width = halves ? Half::lanes : lanes;
   const Function activation(args.activation);
   const V none = V::broadcast(-T(0));
   const T* const column_bias = args.bias_column == 0 ? nullptr : args.bias;
   const T* const row_bias = args.bias_column == 0 ? args.bias : nullptr;
-  for (std::int64_t j = 0; j < args.columns; j += lanes) {
-    const std::int64_t columns = at_most(lanes, args.columns - j);
+  for (std::int64_t j = 0; j < args.columns; j += width) {
+    const std::int64_t columns = at_most(width, args.columns - j);
     const auto mask = V::mask_range(0, static_cast<int>(columns));
     const V of_columns = column_bias ? V::load_or_zero(mask, column_bias + j) : none;
     const T* from = args.acc + j;
-    const T* residual = args.residual ? args.residual + j * args.residual_column : nullptr;
-    T* out = args.out + j * args.out_column;
+    const T* const residual = args.residual ? args.residual + j * args.residual_column : nullptr;
+    T* const out = args.out + j * args.out_column;
     std::int64_t most = first_columns(out, args.out_column, args.rows);
     for (std::int64_t i = 0; i < args.rows; i += most, most = lanes) {
+      V m[lanes];
+      if constexpr (kHalves) {
+        if (halves && columns == width && most == lanes && args.rows - i >= 2 * lanes) {
+          most = 2 * lanes;
+          const V of_both =
+              column_bias ? V::joined(Half::load(column_bias + j), Half::load(column_bias + j))
+                          : none;
+#pragma GCC unroll 16
+          for (int r = 0; r < lanes; ++r, from += args.acc_row) {
+            m[r] = V::joined(Half::load(from), Half::load(from + lanes * args.acc_row)) + of_both;
+          }
+          from += lanes * args.acc_row;
+          V::transpose(m);
+#pragma GCC unroll 2
+          for (int half = 0; half < 2; ++half) {
+            const std::int64_t row = i + half * lanes;
+            const V of_rows = row_bias ? V::load(row_bias + row) : none;
+#pragma GCC unroll 8
+            for (int c = 0; c < Half::lanes; ++c) {
+              V v = m[half * Half::lanes + c] + of_rows;
+              if (residual) v = v + V::load(residual + c * args.residual_column + row);
+              activation(v).store(out + c * args.out_column + row);
+            }
+          }
+          continue;
+        }
+      }
       most = at_most(most, args.rows - i);
       const auto rows = V::mask_range(0, static_cast<int>(most));
       const V of_rows = row_bias ? V::load_or_zero(rows, row_bias + i) : none;
-      V m[lanes];
       const bool whole = columns == lanes && most == lanes;
       if (whole) {
 #pragma GCC unroll 16
@@ -300,12 +332,12 @@ template <class T, class Function>
 #pragma GCC unroll 16
       for (int c = 0; c < lanes; ++c) m[c] = m[c] + of_rows;
       const auto finish = [&](V v, std::int64_t c) {
-        if (residual) v = v + V::load_or_zero(rows, residual + c * args.residual_column);
-        activation(v).store(rows, out + c * args.out_column);
+        if (residual) v = v + V::load_or_zero(rows, residual + c * args.residual_column + i);
+        activation(v).store(rows, out + c * args.out_column + i);
       };
       if (Function::kShort && whole && !residual) {
 #pragma GCC unroll 16
-        for (int c = 0; c < lanes; ++c) activation(m[c]).store(out + c * args.out_column);
+        for (int c = 0; c < lanes; ++c) activation(m[c]).store(out + c * args.out_column + i);
       } else if constexpr (Function::kShort) {
 #pragma GCC unroll 16
         for (int c = 0; c < lanes; ++c) {
@@ -319,8 +351,6 @@ template <class T, class Function>
 #pragma GCC unroll 1
         for (std::int64_t c = 0; c < columns; ++c) finish(V::load(turned + c * lanes), c);
       }
-      if (residual) residual += most;
-      out += most;
     }
   }
 }

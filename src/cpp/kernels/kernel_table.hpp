@@ -137,6 +137,9 @@ struct PadPhase {
   std::int64_t offset;  // from `to`
 };
 
+// Columns of a padded row up to which it shares the masks of its vectors with a few others.
+constexpr std::int64_t kFewPaddedColumns = 64;
+
 // Phases of a padded plane, row after row of it: for each phase, r < rows and j < count
 //     to[phase.offset + r * count + j] =
 //         plane[row_start + phase.row + r * row_step][phase.column + j * column_step]
