@@ -27,8 +27,8 @@
 namespace pyconv {
 namespace {
 
-// A block's padded rows: most of an L1 and the near part of an L2 cache.
-constexpr std::int64_t kRowsBytes = 96 << 10;
+// A block's padded rows: the near part of an L2 cache.
+constexpr std::int64_t kRowsBytes = 192 << 10;
 
 // What it may take to have more rows than taps reach over.
 constexpr std::int64_t kTallRowsBytes = 448 << 10;
@@ -104,7 +104,7 @@ struct RowLayout {
 
   std::int64_t channel(std::int64_t rows) const {
     const std::int64_t elements = depth_taps * row_phases * column_phases * plane(rows);
-    // Odd multiples: the channels of a tile's window would share cache sets if they were 4 KiB apart.
+    // An odd number: the channels of a tile's window would share sets of the L1 cache.
     return (ceil_div(elements, kStrideUnit) | 1) * kStrideUnit;
   }
 };
@@ -724,7 +724,7 @@ double LaneCosts::pixels(std::int64_t in_channels, std::int64_t out_channels) co
   const double ends = (channels_last_ ? 24 : 3) / static_cast<double>(in_channels);
   const double copy = (channels_last_ ? 16 * (1 + 20 / width_)
                        : short_rows_  ? 17 * (1 + 6 / width_)
-                                      : 11 * (1 + 50 / width_)) *
+                                      : 13 * (1 + 50 / width_)) *
                       copied_;
   return pitch_ * (static_cast<double>(out_channels) * (1.09 + ends / taps_) + copy / taps_);
 }
@@ -735,9 +735,10 @@ double LaneCosts::channels(std::int64_t in_channels, std::int64_t out_channels) 
   };
   const auto ins = static_cast<double>(in_channels);
   const double outs = whole(out_channels);
-  const double layout = channels_last_ ? 4.5 : 11;
+  const double out = channels_last_ ? 4.5 : 18;
+  const double in = channels_last_ ? 4.5 : 11;
   return (outs + 4) * inside_ +
-         layout * (outs / ins + whole(in_channels) / ins * (1 + read_)) / taps_;
+         (out * outs / ins + in * whole(in_channels) / ins * (1 + read_)) / taps_;
 }
 
 bool direct_pays(const ConvProblem& p) {

@@ -162,10 +162,9 @@ Strides FusedPlan::buffer_strides(std::size_t stage, std::int64_t rows) const {
     strides.channel = 1;
     strides.axis[2] = p.out_channels;
   } else {
-    // Whole cache lines, but no multiple of 4 KiB: channels would share a set of the L1 cache.
+    // Whole cache lines, an odd number: no two of some channels share a set of the L1 cache.
     const std::int64_t line = 64 / element();
-    strides.channel = round_up(rows * width, line);
-    if (strides.channel % (64 * line) == 0) strides.channel += line;
+    strides.channel = (ceil_div(rows * width, line) | 1) * line;
     strides.axis[2] = 1;
   }
   strides.axis[1] = width * strides.axis[2];
