@@ -106,6 +106,24 @@ def test_order_is_convolution_bias_residual_activation(
     problem.check(algorithm)
 
 
+# Channels of 4 KiB, whose pixels crowd the sets of a cache, are written by half as many at once.
+@pytest.mark.parametrize("activation", [("clip", -0.5, 0.75), "silu"], ids=str)
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("channels", [8, 12, 17, 40])
+def test_planes_that_crowd_a_cache(
+    algorithm: str, dtype: Any, activation: Activation, residual: bool, channels: int
+) -> None:
+    problem = make(
+        (1, 3, 16, 64),
+        (channels, 3, 3, 3),
+        dtype,
+        padding=1,
+        residual=residual,
+        activation=activation,
+    )
+    problem.check(algorithm)
+
+
 @pytest.mark.parametrize("direct", DIRECT)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("stride", [1, 2])

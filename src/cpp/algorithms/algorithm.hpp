@@ -114,10 +114,9 @@ class LaneCosts {
   double taps_;
   double width_;
   double pitch_;     // of rows, as a multiple of their width
-  double copied_;    // times that an output pixel's input is copied
+  double copy_;      // what the copy takes per output pixel
   double inside_;    // share of taps that are not in zero padding
   double read_ = 1;  // input pixels per output pixel
-  bool short_rows_;
 };
 
 std::string depthwise_refuses(const ConvProblem& problem);

@@ -708,13 +708,16 @@ LaneCosts::LaneCosts(const ConvProblem& p)
       inside_(taps_inside(p)) {
   const RowLayout layout(p, p.axes[2].out);
   pitch_ = static_cast<double>(layout.pitch) / width_;
-  copied_ = static_cast<double>(layout.depth_taps * layout.row_phases * layout.column_phases);
-  // All parts of a row under stride 2 or 4 are told apart in registers, those of others are not.
+  // All parts of a row under stride 2 or 4 are told apart in registers, where a few short rows
+  // share what they cost; those of others are not.
   const std::int64_t stride = p.axes[2].stride;
   const bool apart = stride <= 2 || (stride == 4 && layout.column_phases == 4);
-  if (!p.channels_last && !apart) copied_ *= 1.8;
-  // What a row costs is less where a few short ones share it.
-  short_rows_ = stride <= 2 && layout.pitch <= kFewPaddedColumns;
+  const bool short_rows = layout.pitch <= kFewPaddedColumns;
+  copy_ = p.channels_last ? 16 * (1 + 20 / width_)
+          : !apart        ? 39 * (1 + 10 / width_)
+          : short_rows    ? 17 * (1 + 6 / width_)
+                          : 13 * (1 + 50 / width_);
+  copy_ *= static_cast<double>(layout.depth_taps * layout.row_phases * layout.column_phases);
   for (const Axis* axis : {&p.axes[1], &p.axes[2]}) {
     read_ *= static_cast<double>(std::min(axis->stride, axis->kernel));
   }
@@ -722,11 +725,7 @@ LaneCosts::LaneCosts(const ConvProblem& p)
 
 double LaneCosts::pixels(std::int64_t in_channels, std::int64_t out_channels) const {
   const double ends = (channels_last_ ? 24 : 3) / static_cast<double>(in_channels);
-  const double copy = (channels_last_ ? 16 * (1 + 20 / width_)
-                       : short_rows_  ? 17 * (1 + 6 / width_)
-                                      : 13 * (1 + 50 / width_)) *
-                      copied_;
-  return pitch_ * (static_cast<double>(out_channels) * (1.09 + ends / taps_) + copy / taps_);
+  return pitch_ * (static_cast<double>(out_channels) * (1.09 + ends / taps_) + copy_ / taps_);
 }
 
 double LaneCosts::channels(std::int64_t in_channels, std::int64_t out_channels) const {
