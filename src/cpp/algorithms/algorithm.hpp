@@ -113,10 +113,11 @@ class LaneCosts {
   bool channels_last_;
   double taps_;
   double width_;
-  double pitch_;     // of rows, as a multiple of their width
-  double copy_;      // what the copy takes per output pixel
-  double inside_;    // share of taps that are not in zero padding
-  double read_ = 1;  // input pixels per output pixel
+  double pitch_;          // of rows, as a multiple of their width
+  double copy_;           // what the copy takes per output pixel
+  double channel_bytes_;  // of the copy of a block
+  double inside_;         // share of taps that are not in zero padding
+  double read_ = 1;       // input pixels per output pixel
 };
 
 std::string depthwise_refuses(const ConvProblem& problem);

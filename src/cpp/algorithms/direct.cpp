@@ -716,8 +716,13 @@ LaneCosts::LaneCosts(const ConvProblem& p)
   copy_ = p.channels_last ? 16 * (1 + 20 / width_)
           : !apart        ? 39 * (1 + 10 / width_)
           : short_rows    ? 17 * (1 + 6 / width_)
-                          : 13 * (1 + 50 / width_);
-  copy_ *= static_cast<double>(layout.depth_taps * layout.row_phases * layout.column_phases);
+                          : 20 * (1 + 10 / width_);
+  const auto phases =
+      static_cast<double>(layout.depth_taps * layout.row_phases * layout.column_phases);
+  copy_ *= phases;
+  channel_bytes_ = static_cast<double>(element_bytes(p.dtype)) * phases *
+                   static_cast<double>(wanted_rows(p) + layout.height.reach) *
+                   static_cast<double>(row_parts(p).largest() + layout.width.reach);
   for (const Axis* axis : {&p.axes[1], &p.axes[2]}) {
     read_ *= static_cast<double>(std::min(axis->stride, axis->kernel));
   }
@@ -725,7 +730,11 @@ LaneCosts::LaneCosts(const ConvProblem& p)
 
 double LaneCosts::pixels(std::int64_t in_channels, std::int64_t out_channels) const {
   const double ends = (channels_last_ ? 24 : 3) / static_cast<double>(in_channels);
-  return pitch_ * (static_cast<double>(out_channels) * (1.09 + ends / taps_) + copy_ / taps_);
+  // Blocks that take many passes wait for their input.
+  const bool far =
+      !channels_last_ && static_cast<double>(in_channels) * channel_bytes_ > 2 * kTallRowsBytes;
+  const double copy = (far ? 2 : 1) * copy_;
+  return pitch_ * (static_cast<double>(out_channels) * (1.09 + ends / taps_) + copy / taps_);
 }
 
 double LaneCosts::channels(std::int64_t in_channels, std::int64_t out_channels) const {
