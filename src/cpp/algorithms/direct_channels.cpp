@@ -811,7 +811,8 @@ class DirectChannelsPlan final : public Plan {
         tile.units = scratch.units + begin;
         window.rows = scratch.window_rows + begin;
         tile.unit_count = window.row_count = unit - begin;
-        const std::int64_t all_stops = std::max<std::int64_t>(1, stops * tile.unit_count);
+        const std::int64_t share =
+            ceil_div(lines, std::max<std::int64_t>(1, stops * tile.unit_count));
         const std::int64_t first = std::max(band.begin, at.column);
         const Split columns = columns_of(band);
         for (std::int64_t part = 0; part < columns.count(); ++part) {
@@ -822,7 +823,7 @@ class DirectChannelsPlan final : public Plan {
           tile.c = window.c = sums + (r * at.columns + in_block) * tile.c_stride;
           if (lines > 0) {
             tile.ahead = window.ahead = ahead;
-            tile.lines_ahead = window.lines_ahead = ceil_div(lines, all_stops);
+            tile.lines_ahead = window.lines_ahead = share;
             ahead += lines * line;
           } else if (rows.planes > 0) {
             tile.ahead = window.ahead = rows.take(stops * tile.unit_count * rows.at_once);
