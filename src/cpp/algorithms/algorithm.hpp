@@ -115,7 +115,7 @@ class LaneCosts {
   double width_;
   double pitch_;          // of rows, as a multiple of their width
   double copy_;           // what the copy takes per output pixel
-  double channel_bytes_;  // of the copy of a block
+  double channel_bytes_;  // of a block's copy of one
   double inside_;         // share of taps that are not in zero padding
   double read_ = 1;       // input pixels per output pixel
 };

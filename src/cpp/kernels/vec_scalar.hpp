@@ -33,7 +33,7 @@
 //   less(a, b), select(mask, yes, no)    less is false for NaN
 //   transpose(m)                         lane j of m[i] and lane i of m[j] change places
 //   Half                                 where it has fewer lanes, those of these operations that
-//                                        depthwise_plane-inl.hpp needs
+//                                        depthwise_plane-inl.hpp and epilogue-inl.hpp need
 #pragma once
 
 #include <cstdint>
