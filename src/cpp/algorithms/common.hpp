@@ -90,6 +90,12 @@ bool crowds_sets(std::int64_t stride) {
   return stride * std::int64_t(sizeof(T)) % kCrowdingBytes == 0;
 }
 
+// The least odd number of lines of so many elements that holds `elements`: rows so far apart do not
+// share a few sets of a cache.
+inline std::int64_t odd_lines(std::int64_t elements, std::int64_t line) {
+  return (ceil_div(elements, line) | 1) * line;
+}
+
 // Whether the last of the vectors that so many channels take is half empty at least.
 template <class T>
 bool ends_low(const KernelTable<T>& table, std::int64_t channels) {

@@ -80,9 +80,6 @@ struct PhaseAxis {
   }
 };
 
-// Channels stand a multiple of so many elements apart.
-constexpr std::int64_t kStrideUnit = 16;
-
 // Elements that one channel takes for a block of `rows` output rows.
 struct RowLayout {
   PhaseAxis height;
@@ -104,8 +101,8 @@ struct RowLayout {
 
   std::int64_t channel(std::int64_t rows) const {
     const std::int64_t elements = depth_taps * row_phases * column_phases * plane(rows);
-    // An odd number: the channels of a tile's window would share sets of the L1 cache.
-    return (ceil_div(elements, kStrideUnit) | 1) * kStrideUnit;
+    constexpr std::int64_t line = 16;  // of float32
+    return odd_lines(elements, line);
   }
 };
 

@@ -162,9 +162,7 @@ Strides FusedPlan::buffer_strides(std::size_t stage, std::int64_t rows) const {
     strides.channel = 1;
     strides.axis[2] = p.out_channels;
   } else {
-    // Whole cache lines, an odd number: no two of some channels share a set of the L1 cache.
-    const std::int64_t line = 64 / element();
-    strides.channel = (ceil_div(rows * width, line) | 1) * line;
+    strides.channel = odd_lines(rows * width, 64 / element());
     strides.axis[2] = 1;
   }
   strides.axis[1] = width * strides.axis[2];

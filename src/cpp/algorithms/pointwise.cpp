@@ -184,8 +184,7 @@ class PointwisePlan final : public RowsPlan {
   // Elements from one channel of the panel to the next: an odd number of cache lines, so that not
   // all channels under a tile share a few sets of the L1 cache.
   std::int64_t panel_pitch(std::int64_t vectors) const {
-    constexpr std::int64_t line = kAlignment / sizeof(T);
-    return (ceil_div(vectors * table_.lanes, line) | 1) * line;
+    return odd_lines(vectors * table_.lanes, kAlignment / sizeof(T));
   }
 
   Split pixel_blocks(int threads) const {

@@ -634,8 +634,7 @@ class WinogradPlan final : public Plan {
   // An odd number of cache lines between points: 36 of them are written or read at once, and a
   // power of two would bring them into one set of a cache.
   std::int64_t point_stride(std::int64_t elements) const {
-    constexpr std::int64_t line = kAlignment / sizeof(T);
-    return (ceil_div(elements, line) | 1) * line;
+    return odd_lines(elements, kAlignment / sizeof(T));
   }
 
   std::int64_t points_stride(std::int64_t channels, std::int64_t tiles) const {
