@@ -298,7 +298,7 @@ class WinogradPlan final : public Plan {
     WinogradWeightsArgs<T> args{};
     args.row_stride = p.axes[1].stride * p.axes[2].kernel * table_.lanes;
     args.column_stride = p.axes[2].stride * table_.lanes;
-    args.past_caches = static_cast<std::int64_t>(packed_bytes()) > kFarBytes;
+    args.past_caches = static_cast<std::int64_t>(packed_bytes()) > kNearWeightBytes;
     for (std::size_t g = 0; g < weights.size(); ++g) {
       const Group& group = p.groups[g];
       const Split& panels = groups_[g].panels;
