@@ -31,8 +31,26 @@ def test_auto_is_grouped_where_groups_are_small() -> None:
     assert shuffled.plan((1, 128, 28, 28)).algorithm == "pointwise"
     assert shuffled.plan((1, 128, 7, 7)).algorithm == "grouped"
     strided = pyconv.Conv2d(64, 64, 3, 2, padding=1, groups=8)
-    assert strided.plan((1, 64, 128, 128)).algorithm == "direct"
-    assert strided.plan((1, 64, 56, 56)).algorithm == "grouped"
+    assert strided.plan((1, 64, 56, 56)).algorithm == "direct"
+    assert strided.plan((1, 64, 40, 40)).algorithm == "grouped"
+    for inputs in (2, 6):  # lanes of a group's channels would leave a quarter empty
+        layer = pyconv.Conv2d(8 * inputs, 48, 3, 2, padding=1, groups=8)
+        assert layer.plan((1, 8 * inputs, 28, 28)).algorithm == "direct"
+    for kernel, algorithm in ((3, "grouped"), (5, "direct")):
+        layer = pyconv.Conv2d(48, 48, kernel, padding=kernel // 2, groups=12)
+        assert layer.plan((1, 48, 28, 28)).algorithm == algorithm
+
+
+def test_auto_is_grouped_in_channels_last_where_outputs_fill_a_vector() -> None:
+    def plan(size: int, stride: int = 1) -> pyconv.Plan:
+        layer = pyconv.Conv2d(16, 96, 3, stride, padding=1, groups=8, data_format="channels_last")
+        return layer.plan((1, size, size, 16))
+
+    few, strided = plan(20), plan(80, stride=2)
+    elsewhere = "direct_channels" if few.isa == "avx2" else "grouped"
+    assert few.algorithm == elsewhere
+    assert (strided.algorithm == "grouped") == (strided.isa != "avx2")
+    assert plan(28).algorithm != "grouped"
 
 
 def test_refuses_large_groups_and_says_why() -> None:
