@@ -212,3 +212,12 @@ def test_auto_reads_channels_last_pixels_where_they_stand() -> None:
         layer = pyconv.Conv2d(channels, out_channels, 1, data_format="channels_last")
         assert layer.plan((1, size, size, channels)).algorithm == "pointwise"
     assert pyconv.Conv2d(512, 128, 1).plan((1, 512, 7, 7)).algorithm == "pointwise"
+
+
+def test_auto_packs_few_strided_pixels() -> None:
+    strided = pyconv.Conv2d(256, 512, 1, 2)
+    assert strided.plan((1, 256, 14, 14)).algorithm == "pointwise"
+    assert strided.plan((1, 256, 8, 8)).algorithm == "im2col_gemm"
+    grouped = pyconv.Conv2d(256, 512, 1, 2, groups=8)
+    assert grouped.plan((1, 256, 14, 14)).algorithm == "im2col_gemm"
+    assert grouped.plan((1, 256, 16, 16)).algorithm == "pointwise"
