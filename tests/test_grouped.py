@@ -46,11 +46,11 @@ def test_auto_is_grouped_in_channels_last_where_outputs_fill_a_vector() -> None:
         layer = pyconv.Conv2d(16, 96, 3, stride, padding=1, groups=8, data_format="channels_last")
         return layer.plan((1, size, size, 16))
 
-    few, strided = plan(20), plan(80, stride=2)
+    few, strided = plan(36), plan(80, stride=2)
     elsewhere = "direct_channels" if few.isa == "avx2" else "grouped"
     assert few.algorithm == elsewhere
     assert (strided.algorithm == "grouped") == (strided.isa != "avx2")
-    assert plan(28).algorithm != "grouped"
+    assert plan(37).algorithm != "grouped"
 
 
 def test_refuses_large_groups_and_says_why() -> None:

@@ -835,7 +835,8 @@ bool grouped_pays(const ConvProblem& p) {
     // algorithms little to share, 1.1 to 1.6 times as fast; vectors of 8 lose a quarter.
     if (has_short_vectors() || p.taps() == 1) return false;
     if (out_channels <= lanes / 2 || out_channels > lanes) return false;
-    return width.stride > 1 ? width.out <= 40 : in_channels <= lanes / 2 && width.out <= 20;
+    if (width.stride > 1) return width.out <= 40;
+    return in_channels <= lanes / 2 && width.out <= (p.taps() < 16 ? 36 : 24);
   }
   // A single tap shares no change of layout: pixels as lanes take half the time on large planes.
   if (p.taps() == 1 && p.out_pixels() * most >= 700) return false;
