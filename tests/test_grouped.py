@@ -31,6 +31,7 @@ def test_auto_is_grouped_where_groups_are_small() -> None:
     assert shuffled.plan((1, 128, 28, 28)).algorithm == "pointwise"
     assert shuffled.plan((1, 128, 7, 7)).algorithm == "grouped"
     strided = pyconv.Conv2d(64, 64, 3, 2, padding=1, groups=8)
+    assert strided.plan((1, 64, 128, 128)).algorithm == "direct"
     assert strided.plan((1, 64, 56, 56)).algorithm == "direct"
     assert strided.plan((1, 64, 40, 40)).algorithm == "grouped"
     for inputs in (2, 6):  # lanes of a group's channels would leave a quarter empty

@@ -826,11 +826,13 @@ bool grouped_pays(const ConvProblem& p) {
   }
   const std::int64_t most = std::max(in_channels, out_channels);
   if (p.channels_last) {
-    // The rows of more inputs than outputs are better turned around for `direct`.
-    const bool turned = width.stride == 1 && in_channels > 4 && p.taps() > 1 &&
-                        out_channels <= (p.taps() < 25 ? 4 : 6) && direct_refuses(p).empty() &&
-                        direct_pays(p);
-    if (most <= lanes / 2) return !turned;
+    if (most <= lanes / 2) {
+      // The rows of more inputs than outputs are better turned around for `direct`.
+      const bool turned = width.stride == 1 && in_channels > 4 && p.taps() > 1 &&
+                          out_channels <= (p.taps() < 25 ? 4 : 6) && direct_refuses(p).empty() &&
+                          direct_pays(p);
+      return !turned;
+    }
     // More outputs in full vectors of their own: where few columns or strides leave other
     // algorithms little to share, 1.1 to 1.6 times as fast; vectors of 8 lose a quarter.
     if (has_short_vectors() || p.taps() == 1) return false;

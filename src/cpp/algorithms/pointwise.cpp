@@ -477,21 +477,19 @@ bool pointwise_pays(const ConvProblem& problem) {
     // Turning rows around for a single output is worth it, but not where no cache holds the image.
     return outs > 1 || input_bytes<float>(problem) > kFarBytes;
   }
+  const bool pixels_fit = lanes_are_pixels(problem);
+  // Elsewhere, changing the layout of few channels costs more than im2col.
+  const bool channels_fit = 2 * outs >= kChannelBlock;
+  if (!strided(problem)) return pixels_fit || channels_fit;
   const std::int64_t ins = most_in_channels(problem);
   const std::int64_t pixels = problem.out_pixels();
   // Few pixels a stride apart are gathered one by one: in panels 1.1 to 1.3 times as fast.
-  if (strided(problem) && ins >= kChannelBlock && pixels > 1 && pixels < (ins < 64 ? 64 : 20)) {
-    return false;
-  }
-  if (lanes_are_pixels(problem)) {
-    // The copy of many channels is read faster as the panel that im2col packs, for few outputs by a
-    // third.
-    return !strided(problem) || ins < 256 || 2 * outs > ins;
-  }
-  // Changing the layout of input and output costs more than im2col where there are few channels,
-  // and with a stride where pixels as lanes would leave few of them idle.
-  return 2 * outs >= kChannelBlock &&
-         (!strided(problem) || ins >= 512 || pixels < 256 || outs >= 256);
+  if (ins >= kChannelBlock && pixels > 1 && pixels < (ins < 64 ? 64 : 20)) return false;
+  // The copy of many channels is read faster as the panel that im2col packs, for few outputs by a
+  // third.
+  if (pixels_fit) return ins < 256 || 2 * outs > ins;
+  // The change of layout costs more also where pixels as lanes would leave few of them idle.
+  return channels_fit && (ins >= 512 || pixels < 256 || outs >= 256);
 }
 
 std::unique_ptr<Plan> plan_pointwise(ConvProblem problem) {
