@@ -104,6 +104,11 @@ def shapes(n: int) -> dict[str, tuple[Sequence[int], Any, dict[str, Any]]]:
             dict(padding=2, stride=2, groups=2),
         ),
         "depthwise 7x7": ((1, 2, 7, n + 1), (2, 1, 7, 7), dict(padding=3, groups=2)),
+        "depthwise 7x7 stride 2": (
+            (1, 2, 8, 2 * n),
+            (2, 1, 7, 7),
+            dict(padding=3, stride=2, groups=2),
+        ),
         "depthwise 4x4 width": ((1, 2, 5, n + 1), (2, 1, 4, 4), dict(padding=1, groups=2)),
         "depthwise 4x4 padding": ((1, 2, 5, n + 1), (2, 1, 4, 4), dict(padding=3, groups=2)),
         "depthwise 4x4 stride 2": (

@@ -31,7 +31,7 @@ def image(
 
 
 # Kernels, square, and strides of planes that are read where they are.
-PLANES = [(3, 1), (4, 1), (5, 1), (7, 1), (3, 2), (4, 2), (5, 2)]
+PLANES = [(3, 1), (4, 1), (5, 1), (7, 1), (3, 2), (4, 2), (5, 2), (7, 2)]
 
 
 def test_auto_takes_pixels_as_lanes_where_rows_are_long() -> None:
@@ -55,6 +55,9 @@ def test_auto_takes_pixels_as_lanes_where_rows_are_long() -> None:
     assert strided.plan((1, 32, 128, 128)).algorithm == elsewhere
     assert strided.plan((1, 32, 33, 33)).algorithm == elsewhere
     assert strided.plan((1, 32, 32, 32)).algorithm == "grouped"
+    large = pyconv.Conv2d(32, 32, 7, 2, 3, groups=32)
+    assert large.plan((1, 32, 36, 36)).algorithm == elsewhere
+    assert large.plan((1, 32, 34, 34)).algorithm == "grouped"
     row = pyconv.Conv1d(32, 32, 5, groups=32)
     assert row.plan((1, 32, 1000)).algorithm == "depthwise"
     assert row.plan((1, 32, 100)).algorithm == "grouped"

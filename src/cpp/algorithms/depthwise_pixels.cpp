@@ -236,9 +236,12 @@ class DepthwisePixelsPlan final : public RowsPlan {
       shape = DepthwisePlaneShape::k7;
     } else if (width.kernel == 3 && width.stride == 2 && undilated) {
       shape = DepthwisePlaneShape::k3s2;
-    } else if ((width.kernel == 4 || width.kernel == 5) && width.stride == 2 && undilated &&
-               strips) {
-      shape = width.kernel == 4 ? DepthwisePlaneShape::k4s2 : DepthwisePlaneShape::k5s2;
+    } else if (width.kernel == 4 && width.stride == 2 && undilated && strips) {
+      shape = DepthwisePlaneShape::k4s2;
+    } else if (width.kernel == 5 && width.stride == 2 && undilated && strips) {
+      shape = DepthwisePlaneShape::k5s2;
+    } else if (width.kernel == 7 && width.stride == 2 && undilated && strips) {
+      shape = DepthwisePlaneShape::k7s2;
     } else {
       return;
     }
@@ -404,7 +407,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
 
   // Whether a kernel can take the planes as they are.
   bool serves_planes(const ConvArrays& arrays) const {
-    return plane_kernel_ && reads_in_place(arrays) && arrays.out_strides.axis[2] == 1 &&
+    return plane_kernel_ && arrays.x_strides.axis[2] == 1 && arrays.out_strides.axis[2] == 1 &&
            (!arrays.residual || arrays.residual_strides.axis[2] == 1);
   }
 

@@ -766,10 +766,11 @@ bool pixels_pay(const ConvProblem& p) {
     const double most = width.out > 16 && height.dilation > 2 ? 2 : 1.6;
     return width.out >= 6 && (undilated || whole <= most * columns);
   }
-  if (plane && width.stride == 2 && (width.kernel == 4 || width.kernel == 5)) {
-    return is_one_plane(p) && width.out >= 17;
+  if (width.stride > 1) {
+    const std::int64_t fewest = width.kernel == 7 ? 18 : 17;
+    const bool strips = width.kernel == 4 || width.kernel == 5 || width.kernel == 7;
+    return plane && width.stride == 2 && strips && is_one_plane(p) && width.out >= fewest;
   }
-  if (width.stride > 1) return false;
   if (height.out == 1) return width.out >= 60 * (4 + p.taps());  // a tile has one row
   if (width.kernel > 7) return false;
   if (plane && is_one_plane(p) && width.out > 16) {  // in strips

@@ -385,8 +385,8 @@ template <class V, PlaneTaps kTaps, int kVectors, class T>
   }
 }
 
-// The same for 4x4 and 5x5 kernels at stride 2 where registers are many: with the sums of two or
-// three output rows in registers, a tile's rows would keep fewer going. With kEdge, of one vector
+// The same for larger kernels at stride 2 where registers are many: with the sums of two to four
+// output rows in registers, a tile's rows would keep fewer going. With kEdge, of one vector
 // that has masks for all loads and stores.
 template <class V, int kSize, int kVectors, bool kEdge, class T>
 [[gnu::noinline]] static void roll_long_strip(const DepthwisePlaneArgs<T>& args,
@@ -435,9 +435,9 @@ template <class V, int kSize, int kVectors, bool kEdge, class T>
     }
     add(0, even);
     add(1, odd);
-#pragma GCC unroll 3
+#pragma GCC unroll 8
     for (int w = 2; w < kSize; ++w) {
-      Sums& pixels = w == 3 ? odd : even;
+      Sums& pixels = w % 2 == 0 ? even : odd;
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) pixels[v] = V::next_lane(pixels[v], load(v, w));
       add(w, pixels);
@@ -1062,6 +1062,7 @@ constexpr void fill_depthwise_planes(KernelTable<T>& table) {
     set(DepthwisePlaneShape::k7, strips_of<Vec<T>, 7, PlaneTaps::unit, T>, true);
     set(DepthwisePlaneShape::k4s2, strips_of<Vec<T>, 4, PlaneTaps::even, T>, true);
     set(DepthwisePlaneShape::k5s2, strips_of<Vec<T>, 5, PlaneTaps::even, T>, true);
+    set(DepthwisePlaneShape::k7s2, strips_of<Vec<T>, 7, PlaneTaps::even, T>, true);
   }
 }
 

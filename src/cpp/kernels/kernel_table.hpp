@@ -428,8 +428,8 @@ struct DepthwiseArgs {
 
 // Planes that are read where they are by square kernels of these sizes and strides, or with the
 // taps of a row apart (d). Rows a dilation apart are a plane of their own.
-enum class DepthwisePlaneShape : std::uint8_t { k3, k4, k5, k7, k3s2, k4s2, k5s2, k3d, k5d };
-inline constexpr int kDepthwisePlaneShapes = 9;
+enum class DepthwisePlaneShape : std::uint8_t { k3, k4, k5, k7, k3s2, k4s2, k5s2, k7s2, k3d, k5d };
+inline constexpr int kDepthwisePlaneShapes = 10;
 
 // A depth tap that meets the input: its plane and its weights, of the first channel.
 template <class T>
@@ -455,8 +455,8 @@ struct DepthwisePhase {
 //     sum(r, j) = fma(plane.weights[h][w], X[r * stride + h - pad_row][j * stride +
 //     w * tap_step - pad_column], sum(r, j)), where X begins at plane.x + phase.x,
 // for r < rows and columns j of the whole plane, without the taps outside the phase's in_rows and
-// with +0 outside in_columns. No phase has more rows than the first, nor over one fewer; k7, k4s2
-// and k5s2 have a single plane. `end.out` and `end.residual` are those of the first output,
+// with +0 outside in_columns. No phase has more rows than the first, nor over one fewer; k7, k4s2,
+// k5s2 and k7s2 have a single plane. `end.out` and `end.residual` are those of the first output,
 // end.rows does not count; `biases` has one per channel in place of end.bias, unless it is null.
 // May ask for cache lines `ahead` elements after those that it reads.
 template <class T>
