@@ -210,6 +210,12 @@ static inline void pixel_lines(const PixelRowArgs<T>& args, const T* from, std::
   constexpr std::int64_t block = kChannelBlock;
   std::int64_t phase = args.first % args.phases;
   T* to = args.to + args.first / args.phases * args.pitch;
+  if (args.phases == 1 && args.channels == V::lanes) {
+    for (std::int64_t j = args.first; j < args.last; ++j, from += step, to += args.pitch) {
+      V::load(from).store(to);
+    }
+    return;
+  }
   for (std::int64_t j = args.first; j < args.last; ++j, from += step) {
     T* const pixel = to + phase * args.phase_pitch;
     for (std::int64_t c = 0; c < whole; c += V::lanes) {
