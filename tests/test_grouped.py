@@ -34,6 +34,10 @@ def test_auto_is_grouped_where_groups_are_small() -> None:
     assert strided.plan((1, 64, 128, 128)).algorithm == "direct"
     assert strided.plan((1, 64, 56, 56)).algorithm == "direct"
     assert strided.plan((1, 64, 40, 40)).algorithm == "grouped"
+    sixteen = pyconv.Conv2d(128, 128, 3, 2, padding=1, groups=8)
+    plan = sixteen.plan((1, 128, 40, 40))
+    assert (plan.algorithm == "grouped") == (plan.isa != "avx2")
+    assert sixteen.plan((1, 128, 42, 42)).algorithm == "direct_channels"
     for inputs in (2, 6):  # lanes of a group's channels would leave a quarter empty
         layer = pyconv.Conv2d(8 * inputs, 48, 3, 2, padding=1, groups=8)
         assert layer.plan((1, 8 * inputs, 28, 28)).algorithm == "direct"
