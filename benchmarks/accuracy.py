@@ -39,6 +39,7 @@ KINDS = (
     ((3, 3), 1),
     ((4, 4), 1),
     ((5, 5), 1),
+    ((7, 7), 1),
     ((4, 4), 2),
     ((5, 5), 2),
     ((7, 7), 2),
@@ -48,7 +49,7 @@ KINDS = (
 )
 """Kernel and stride."""
 
-CHANNELS = (16, 24, 32, 64, 256, 512, 2048)
+CHANNELS = (8, 16, 24, 32, 64, 256, 512, 2048)
 OUT_CHANNELS = 32
 SIZE = 21  # whole tiles and those of fewer outputs
 
@@ -95,9 +96,14 @@ def _weight(kind: str, channels: int, kernel: tuple[int, int], rng: np.random.Ge
     return np.asarray(weight, np.float32)
 
 
-def channel_counts(stride: int) -> list[int]:
-    """Return input channels of which ``"auto"`` may choose Winograd, up to 4096 / stride²."""
-    return [channels for channels in CHANNELS if channels <= 4096 // stride**2]
+def channel_counts(kernel: tuple[int, int], stride: int) -> list[int]:
+    """Return input channels of which ``"auto"`` may choose Winograd.
+
+    Kernels of 7x7, and strides of 2, divide them among four parts of the kernel.
+    """
+    large = min(kernel) >= 7
+    most = 1024 if large or stride == 2 else 4096
+    return [channels for channels in CHANNELS if (8 if large else 16) <= channels <= most]
 
 
 def direct_and_winograd(
@@ -136,7 +142,7 @@ def main() -> int:
     for kernel, stride in KINDS:
         print(f"\n{kernel[0]}x{kernel[1]} kernels at stride {stride}")
         print(f"{'channels':>8} {'weights':10}{'input':18}{'direct':>16}{'Winograd':>18}")
-        for channels in channel_counts(stride):
+        for channels in channel_counts(kernel, stride):
             worst = [0.0, 0.0]
             for weights in WEIGHTS:
                 for values in INPUTS:

@@ -24,7 +24,7 @@ kernels = pytest.mark.parametrize("kernel", KERNELS, ids=str)
 @pytest.mark.skipif(_core.current_isa() != pyconv.isas()[0], reason="not the best instruction set")
 @pytest.mark.parametrize(
     ("kernel", "stride", "channels"),
-    [(*kind, channels) for kind in KINDS for channels in channel_counts(kind[1])],
+    [(*kind, channels) for kind in KINDS for channels in channel_counts(*kind)],
     ids=str,
 )
 @pytest.mark.parametrize("values", INPUTS)
@@ -300,6 +300,10 @@ def test_it_says_why_it_refuses(
         (64, 64, 5, 28, {}, True),
         (16, 32, 5, 28, {}, True),
         (128, 128, (1, 7), 17, {}, True),
+        (8, 32, 7, 28, {}, True),
+        (8, 32, 7, 56, dict(stride=2), True),
+        (7, 32, 7, 28, {}, False),
+        (8, 32, 5, 28, {}, False),
         (64, 64, 2, 56, {}, False),
         (512, 512, 3, 28, dict(stride=2), False),
         (64, 64, 5, 56, dict(stride=2), True),

@@ -1210,8 +1210,11 @@ std::string winograd_refuses(const ConvProblem& problem) {
 // 3x3 kernels and twelve seeds 16 channels have at most 3.7, 12 channels 4.6. Inputs with spikes
 // are left out of that: few outputs decide the largest error of either algorithm, and with one seed
 // in twelve the ratio passes 4 for 16, 17 and 32 channels alike. Kernels of 2 taps, or 3 at stride
-// 2, have up to 6.2.
+// 2, have up to 6.2. Those of seven and more a side add up as many products of fewer channels: 8 to
+// 15 have at most 3.1.
 constexpr std::int64_t kFewestChannels = 16;
+constexpr std::int64_t kFewestChannelsOfLarge = 8;
+constexpr std::int64_t kLargeTaps = 7;
 constexpr std::int64_t kFewestChannelsOfFew = 32;  // under 16 outputs: 17 to 15 have up to 3.9
 constexpr std::int64_t kFewestChannelsLine = 32;   // for speed
 
@@ -1235,7 +1238,10 @@ bool winograd_pays(const ConvProblem& problem) {
   }
   const Sides sides = *best_sides(problem);
   const bool line = sides.points() == kWinogradIn;
-  const std::int64_t fewest = line ? kFewestChannelsLine : kFewestChannels;
+  const bool large = std::min(axes[1].kernel, axes[2].kernel) >= kLargeTaps;
+  const std::int64_t fewest = line    ? kFewestChannelsLine
+                              : large ? kFewestChannelsOfLarge
+                                      : kFewestChannels;
   const std::int64_t slices = axes[0].kernel * sides.parts();
   const std::int64_t products =
       axes[0].kernel * part_points(axes[1], sides.row) * part_points(axes[2], sides.column);
