@@ -38,6 +38,10 @@ def test_auto_is_grouped_where_groups_are_small() -> None:
     plan = sixteen.plan((1, 128, 40, 40))
     assert (plan.algorithm == "grouped") == (plan.isa != "avx2")
     assert sixteen.plan((1, 128, 42, 42)).algorithm == "direct_channels"
+    plan = pyconv.Conv2d(64, 128, 3, padding=1, groups=8).plan((1, 64, 20, 20))
+    assert (plan.algorithm == "grouped") == (plan.isa != "avx2")
+    dilated = pyconv.Conv2d(128, 128, 3, padding=6, dilation=6, groups=8)
+    assert dilated.plan((1, 128, 17, 17)).algorithm == "direct_channels"
     for inputs in (2, 6):  # lanes of a group's channels would leave a quarter empty
         layer = pyconv.Conv2d(8 * inputs, 48, 3, 2, padding=1, groups=8)
         assert layer.plan((1, 8 * inputs, 28, 28)).algorithm == "direct"
