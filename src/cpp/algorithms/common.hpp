@@ -16,7 +16,7 @@ namespace pyconv {
 inline constexpr std::int64_t kFarBytes = 12 << 20;
 
 // Weights that stay in a 1 MiB L2 cache beside a block's copy of its input.
-inline constexpr std::int64_t kNearWeightsBytes = 512 << 10;
+inline constexpr std::int64_t kL2WeightBytes = 512 << 10;
 
 // Calls visit(k, offset) for every weight of one output channel in accumulation order (types.hpp);
 // `offset` is where it stands relative to the channel's first weight.

@@ -271,7 +271,7 @@ class DirectChannelsPlan final : public Plan {
     std::int64_t panel_parts = 1;
   };
 
-  bool has_far_weights() const { return panels_.bytes() > kNearWeightsBytes; }
+  bool has_far_weights() const { return panels_.bytes() > kL2WeightBytes; }
 
   Partition<6> partition_of(const Blocking& blocks) const {
     return Partition(

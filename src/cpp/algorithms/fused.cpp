@@ -162,7 +162,7 @@ Strides FusedPlan::buffer_strides(std::size_t stage, std::int64_t rows) const {
     strides.channel = 1;
     strides.axis[2] = p.out_channels;
   } else {
-    strides.channel = odd_lines(rows * width, 64 / element());
+    strides.channel = odd_lines(rows * width, std::int64_t(kAlignment) / element());
     strides.axis[2] = 1;
   }
   strides.axis[1] = width * strides.axis[2];

@@ -290,7 +290,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
     const bool low = ends_low(table_, channels);
     const T* const pixels = tile.a;
     const Split tiles = Split::by_limit(at.end - at.begin, table_.channels_rows[vectors - 1]);
-    const bool asks_for_weights = panels_.bytes() > kNearWeightsBytes && panel + 1 < at.panel_end;
+    const bool asks_for_weights = panels_.bytes() > kL2WeightBytes && panel + 1 < at.panel_end;
     const std::int64_t weight_lines = ceil_div(width, tiles.count());
     for (std::int64_t part = 0; part < tiles.count(); ++part) {
       const std::int64_t pixel = tiles.begin(part);

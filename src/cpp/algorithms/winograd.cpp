@@ -51,10 +51,10 @@ namespace {
 // What a task works on: the points of a block of tiles, and sums. Fewer than 14 tiles wait for
 // weights (512 channels on 28 x 28: 240 effective GFLOP/s with 7 tiles, 320 with 14, 383 with 28).
 // Points may leave L2, since each element that comes back is used by a whole panel.
-constexpr std::int64_t kMostTiles = 28;           // of 36 points
-constexpr std::int64_t kMostTilesFar = 56;        // where an L3 cache may not hold the weights
-constexpr std::int64_t kBlockBytes = 4000 << 10;  // with copies of rows less than 4 MiB
-constexpr std::int64_t kNearWeightBytes = 8 << 20;
+constexpr std::int64_t kMostTiles = 28;            // of 36 points
+constexpr std::int64_t kMostTilesFar = 56;         // where an L3 cache may not hold the weights
+constexpr std::int64_t kBlockBytes = 4000 << 10;   // with copies of rows less than 4 MiB
+constexpr std::int64_t kL3WeightBytes = 8 << 20;   // that an L3 cache holds beside arrays
 constexpr std::int64_t kFewestPassChannels = 256;  // or waiting sums take the room and the time
 constexpr std::int64_t kMostPanelChannels = 64;
 
@@ -237,7 +237,7 @@ struct BlockSize {
 BlockSize block_size(std::int64_t all_tiles, std::int64_t slices, std::int64_t channels,
                      std::int64_t out_channels, std::int64_t points, std::size_t element) {
   const std::int64_t tile_bytes = points * static_cast<std::int64_t>(element);
-  const bool far = slices * channels * out_channels > kNearWeightBytes / tile_bytes;
+  const bool far = slices * channels * out_channels > kL3WeightBytes / tile_bytes;
   const std::int64_t most = (far ? kMostTilesFar : kMostTiles) * kMostWinogradPoints / points;
   const std::int64_t room = kBlockBytes / tile_bytes;
   const std::int64_t tiles =
@@ -298,7 +298,7 @@ class WinogradPlan final : public Plan {
     WinogradWeightsArgs<T> args{};
     args.row_stride = p.axes[1].stride * p.axes[2].kernel * table_.lanes;
     args.column_stride = p.axes[2].stride * table_.lanes;
-    args.past_caches = static_cast<std::int64_t>(packed_bytes()) > kNearWeightBytes;
+    args.past_caches = static_cast<std::int64_t>(packed_bytes()) > kL3WeightBytes;
     for (std::size_t g = 0; g < weights.size(); ++g) {
       const Group& group = p.groups[g];
       const Split& panels = groups_[g].panels;
@@ -1224,7 +1224,7 @@ constexpr std::int64_t kFewestChannelsLine = 32;   // for speed
 // those of the layer, are read once per block of tiles: an L2 cache does not hold them, nor, past
 // some 8 MiB, may an L3 cache. From the second block on multiplications hide most of that.
 bool winograd_pays(const ConvProblem& problem) {
-  constexpr double kNearBytes = kNearWeightBytes;
+  constexpr double kNearBytes = kL3WeightBytes;
   constexpr double kNearByte = 0.03;
   constexpr double kFarByte = 0.2;
   constexpr double kFarByteAgain = 0.08;
