@@ -21,12 +21,13 @@ class Split {
     return {total, ceil_div(total, limit), false};
   }
   // The larger parts are spread among the others: threads that take ranges of parts get as much.
+  // They follow smaller ones, since the last tiles or panels of what is cut are the smaller ones.
   static Split by_count(std::int64_t total, std::int64_t count) { return {total, count, true}; }
 
   std::int64_t count() const { return count_; }
   std::int64_t begin(std::int64_t part) const {
     const std::int64_t larger =
-        spread_ && extra_ > 0 ? ceil_div(part * extra_, count_) : std::min(part, extra_);
+        spread_ && extra_ > 0 ? part * extra_ / count_ : std::min(part, extra_);
     return part * base_ + larger;
   }
   std::int64_t end(std::int64_t part) const { return begin(part + 1); }
