@@ -46,12 +46,11 @@ class WeightPanels {
   };
 
   WeightPanels(const ConvProblem& problem, const KernelTable<T>& table, std::int64_t unit,
-               std::int64_t limit)
+               std::int64_t limit, Split (*cut)(std::int64_t, std::int64_t))
       : problem_(problem), table_(table), unit_(unit) {
     for (const Group& group : problem.groups) {
       const std::int64_t units = ceil_div(group.out_channels, unit);
-      groups_.push_back(
-          {Split::by_limit(units, limit), group.in_channels * problem.taps(), elements_});
+      groups_.push_back({cut(units, limit), group.in_channels * problem.taps(), elements_});
       elements_ += units * unit * groups_.back().depth;
     }
   }
@@ -69,7 +68,7 @@ template <class T>
 class RowTiles : public WeightPanels<T> {
  public:
   RowTiles(const ConvProblem& problem, const KernelTable<T>& table)
-      : WeightPanels<T>(problem, table, 1, table.tile_rows) {}
+      : WeightPanels<T>(problem, table, 1, table.tile_rows, Split::by_limit) {}
 };
 
 // Where lanes are output channels: vectors of them, usually as many to a panel as tiles of every
@@ -82,7 +81,8 @@ class ChannelPanels : public WeightPanels<T> {
   ChannelPanels(const ConvProblem& problem, const KernelTable<T>& table)
       : ChannelPanels(problem, table, kUsualVectors) {}
   ChannelPanels(const ConvProblem& problem, const KernelTable<T>& table, std::int64_t vectors)
-      : WeightPanels<T>(problem, table, table.lanes, vectors), vectors_(vectors) {}
+      : WeightPanels<T>(problem, table, table.lanes, vectors, Split::by_limit_even),
+        vectors_(vectors) {}
 
   std::int64_t vectors() const { return vectors_; }  // of the widest
 

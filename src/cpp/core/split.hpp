@@ -23,6 +23,13 @@ class Split {
   // The larger parts are spread among the others: threads that take ranges of parts get as much.
   // They follow smaller ones, since the last tiles or panels of what is cut are the smaller ones.
   static Split by_count(std::int64_t total, std::int64_t count) { return {total, count, true}; }
+  // Parts no larger than `limit`, of which, where they are many, there is an even number: two
+  // threads have as much to do.
+  static Split by_limit_even(std::int64_t total, std::int64_t limit) {
+    constexpr std::int64_t kMany = 7;
+    const std::int64_t count = ceil_div(total, limit);
+    return by_count(total, count < kMany ? count : round_up(count, 2));
+  }
 
   std::int64_t count() const { return count_; }
   std::int64_t begin(std::int64_t part) const {
