@@ -1208,10 +1208,10 @@ std::string winograd_refuses(const ConvProblem& problem) {
 
 // The errors of fewer input channels are not always within 4 times those of direct float32: with
 // 3x3 kernels and twelve seeds 16 channels have at most 3.7, 12 channels 4.6. Inputs with spikes
-// are left out of that: few outputs decide the largest error of either algorithm, and with one seed
-// in twelve the ratio passes 4 for 16, 17 and 32 channels alike. Kernels of 2 taps, or 3 at stride
-// 2, have up to 6.2. Those of seven and more a side add up as many products of fewer channels: 8 to
-// 15 have at most 3.1.
+// are left out of that: few outputs decide the largest error of either algorithm, and with one or
+// two seeds in twelve the ratio passes 4 up to 32 channels. Kernels of 2 taps, or 3 at stride 2,
+// have up to 6.2. Those of seven and more a side add up as many products of fewer channels: 8 to 15
+// have at most 3.1.
 constexpr std::int64_t kFewestChannels = 16;
 constexpr std::int64_t kFewestChannelsOfLarge = 8;
 constexpr std::int64_t kLargeTaps = 7;
