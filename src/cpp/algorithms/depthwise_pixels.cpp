@@ -35,6 +35,24 @@ constexpr std::int64_t kRowsAheadOfTiles = 28;
 constexpr std::int64_t kMostTaskBytes = 64 << 20;
 constexpr std::int64_t kEverywhere = std::int64_t(1) << 40;
 
+// The kernels for whole planes: their taps a side and stride, whether the taps of a row are apart,
+// and whether they take single planes of more than a vector of columns alone.
+struct PlaneKernel {
+  std::int64_t size;
+  std::int64_t stride;
+  DepthwisePlaneShape shape;
+  bool dilated;
+  bool in_strips;
+};
+
+constexpr PlaneKernel kPlaneKernels[] = {
+    {3, 1, DepthwisePlaneShape::k3, false, false},   {4, 1, DepthwisePlaneShape::k4, false, false},
+    {5, 1, DepthwisePlaneShape::k5, false, false},   {7, 1, DepthwisePlaneShape::k7, false, true},
+    {3, 2, DepthwisePlaneShape::k3s2, false, false}, {4, 2, DepthwisePlaneShape::k4s2, false, true},
+    {5, 2, DepthwisePlaneShape::k5s2, false, true},  {7, 2, DepthwisePlaneShape::k7s2, false, true},
+    {3, 1, DepthwisePlaneShape::k3d, true, false},   {5, 1, DepthwisePlaneShape::k5d, true, false},
+};
+
 template <class T>
 class DepthwisePixelsPlan final : public RowsPlan {
  public:
@@ -219,34 +237,20 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const Axis& height = problem().axes[1];
     const Axis& width = problem().axes[2];
     const bool square = height.kernel == width.kernel && height.stride == width.stride;
-    const bool undilated = height.dilation == 1 && width.dilation == 1;
     if (!square || problem().padding_mode != PaddingMode::zeros) return;
+    if (width.stride > 1 && (height.dilation > 1 || width.dilation > 1)) return;
     // It looks for padding under the first and the last row of outputs of a tile alone.
     const std::int64_t last = (height.out - 1) * height.stride - height.pad_before;
     if (ceil_div(height.pad_before, height.dilation) > height.kernel || last > height.in) return;
     const bool strips = is_one_plane(problem()) && width.out > table_.lanes;
-    DepthwisePlaneShape shape;
-    if (width.kernel == 3 && width.stride == 1) {
-      shape = width.dilation == 1 ? DepthwisePlaneShape::k3 : DepthwisePlaneShape::k3d;
-    } else if (width.kernel == 4 && width.stride == 1 && width.dilation == 1) {
-      shape = DepthwisePlaneShape::k4;
-    } else if (width.kernel == 5 && width.stride == 1) {
-      shape = width.dilation == 1 ? DepthwisePlaneShape::k5 : DepthwisePlaneShape::k5d;
-    } else if (width.kernel == 7 && width.stride == 1 && width.dilation == 1 && strips) {
-      shape = DepthwisePlaneShape::k7;
-    } else if (width.kernel == 3 && width.stride == 2 && undilated) {
-      shape = DepthwisePlaneShape::k3s2;
-    } else if (width.kernel == 4 && width.stride == 2 && undilated && strips) {
-      shape = DepthwisePlaneShape::k4s2;
-    } else if (width.kernel == 5 && width.stride == 2 && undilated && strips) {
-      shape = DepthwisePlaneShape::k5s2;
-    } else if (width.kernel == 7 && width.stride == 2 && undilated && strips) {
-      shape = DepthwisePlaneShape::k7s2;
-    } else {
-      return;
+    for (const PlaneKernel& known : kPlaneKernels) {
+      const bool alike = known.size == width.kernel && known.stride == width.stride &&
+                         known.dilated == (width.dilation > 1);
+      if (!alike || (known.in_strips && !strips)) continue;
+      const int shape = static_cast<int>(known.shape);
+      plane_kernel_ = table_.depthwise_plane[shape];
+      planes_roll_ = table_.planes_roll[shape] && strips;
     }
-    plane_kernel_ = table_.depthwise_plane[static_cast<int>(shape)];
-    planes_roll_ = table_.planes_roll[static_cast<int>(shape)] && strips;
   }
 
   void find_phases(const Axis& width) {
