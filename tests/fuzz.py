@@ -93,9 +93,10 @@ def check_variants(data: st.DataObject, problem: Problem, algorithm: str, y: Arr
 def uneven(draw: st.DrawFn, dtype: Any) -> Problem:
     """A problem with groups of different sizes."""
     kernel = draw(st.sampled_from(((1,), (3,), (1, 1), (3, 3), (2, 3))))
-    pairs = draw(
-        st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=4)
-    )
+    channels = st.integers(1, 20) | st.sampled_from((16, 32, 64))
+    pairs = draw(st.lists(st.tuples(channels, channels), min_size=1, max_size=4))
+    if draw(st.booleans()):
+        pairs = [(pairs[0][0], outputs) for _, outputs in pairs]
     sizes = tuple(draw(st.integers(k, 20)) for k in kernel)
     return make(
         (draw(st.integers(0, 2)), sum(pair[1] for pair in pairs), *sizes),

@@ -152,6 +152,16 @@ def test_groups_that_are_copied_together(
     check(problem)
 
 
+@pytest.mark.parametrize("outputs", [(16, 64), (64, 16), (5, 130, 40)])
+@pytest.mark.parametrize("channels", [16, 32])
+def test_groups_of_as_many_inputs_and_unlike_outputs(
+    dtype: Any, data_format: str, channels: int, outputs: tuple[int, ...]
+) -> None:
+    weights = [(out, channels, 3, 3) for out in outputs]
+    shape = (4, channels * len(outputs), 40, 33)
+    check(make(shape, weights, dtype, padding=1, data_format=data_format))
+
+
 @pytest.mark.parametrize("out_channels", [1, 2, 4, 7, 8, 9, 20, 23, 24, 25, 36, 40, 41])
 def test_last_vectors_that_are_half_empty(
     algorithm: str, dtype: Any, data_format: str, out_channels: int

@@ -15,6 +15,10 @@ namespace pyconv {
 // Arrays that an L3 cache may not hold: asking for them ahead of time pays.
 inline constexpr std::int64_t kFarBytes = 12 << 20;
 
+// Input rows from the first to the last that a block's output rows read, at most: a list has a
+// place for each.
+inline constexpr std::int64_t kMostRowSpan = 1 << 16;
+
 // Weights that stay in a 1 MiB L2 cache beside a block's copy of its input.
 inline constexpr std::int64_t kL2WeightBytes = 512 << 10;
 

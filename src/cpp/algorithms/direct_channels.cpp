@@ -68,7 +68,6 @@ constexpr std::int64_t kTileDepth = 512;
 constexpr std::int64_t kEverywhere = std::int64_t(1) << 60;  // further than any column
 
 constexpr std::int64_t kMostTaps = 1024;
-constexpr std::int64_t kMostRowSpan = 1 << 16;
 
 // Narrow pixels meet zero padding under every tap: not worth it where that is much.
 constexpr double kNarrowMet = 0.75;
@@ -122,6 +121,14 @@ bool inputs_are_alike(const ConvProblem& p) {
   const std::int64_t in_channels = most_in_channels(p);
   return std::all_of(p.groups.begin(), p.groups.end(),
                      [&](const Group& group) { return group.in_channels == in_channels; });
+}
+
+// Whether the same panels stand for every group.
+bool groups_are_alike(const ConvProblem& p) {
+  const std::int64_t out_channels = most_out_channels(p);
+  return inputs_are_alike(p) &&
+         std::all_of(p.groups.begin(), p.groups.end(),
+                     [&](const Group& group) { return group.out_channels == out_channels; });
 }
 
 // Whether pixels stand without gaps.
@@ -196,7 +203,7 @@ class DirectChannelsPlan final : public Plan {
     list_width_taps();
     bands_ = column_bands(width, narrow_ || p.padding_mode != PaddingMode::zeros);
     find_margins();
-    if (inputs_are_alike(p) && p.channels_last && in_channels > 0 &&
+    if (groups_are_alike(p) && p.channels_last && in_channels > 0 &&
         in_channels % kChannelBlock == 0) {
       groups_together_ = std::clamp<std::int64_t>(kChannelsTogether / in_channels, 1,
                                                   static_cast<std::int64_t>(p.groups.size()));

@@ -363,7 +363,10 @@ class GroupedPlan final : public Plan {
       const bool near = copy_tiles_ && bytes_of(row_span(1), columns) <= kCopyBytes;
       const std::int64_t most = std::min(rows_of_phase(0), kMostRows);
       std::int64_t rows = 1;
-      while (rows < most && (near || bytes_of(most_slots(rows + 1), columns) <= kCopyBytes)) ++rows;
+      while (rows < most && row_span(rows + 1) <= kMostRowSpan &&
+             (near || bytes_of(most_slots(rows + 1), columns) <= kCopyBytes)) {
+        ++rows;
+      }
       return rows;
     };
     std::int64_t rows = fitting_rows();
