@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from processes import run_script
 
 import pyconv
+from pyconv.runtime import _cgroup_quota
 
 
 def test_instruction_sets_end_with_the_baseline() -> None:
@@ -38,6 +40,37 @@ def test_an_unknown_instruction_set_fails_at_import_and_lists_the_known() -> Non
         run_script("import pyconv", PYCONV_ISA="sse9")
     for word in ("PYCONV_ISA", "sse9", *pyconv.isas()):
         assert word in caught.value.stderr
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "quota"),
+    [
+        ("0::/", {}, None),
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("0::/", {"cpu.max": "350000 100000"}, 3),
+        ("0::/", {"cpu.max": "50000 100000"}, 1),
+        ("0::/a/b", {"a/b/cpu.max": "200000 100000"}, 2),
+        ("0::/a/b", {"a/cpu.max": "100000 100000", "a/b/cpu.max": "max 100000"}, 1),
+        ("0::/../b", {"cpu.max": "400000 100000"}, 4),
+        ("0::/a", {"c/cpu.max": "100000 100000"}, None),
+        (
+            "4:cpu,cpuacct:/a\n2:memory:/b",
+            {"cpu/a/cpu.cfs_quota_us": "300000\n", "cpu/a/cpu.cfs_period_us": "100000\n"},
+            3,
+        ),
+        ("", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("", {"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+    ],
+)
+def test_the_quota_of_control_groups(
+    tmp_path: Path, membership: str, files: dict[str, str], quota: int | None
+) -> None:
+    for name, text in files.items():
+        path = tmp_path / "fs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "self").write_text(membership)
+    assert _cgroup_quota(tmp_path / "fs", tmp_path / "self") == quota
 
 
 def test_info_names_version_and_compiler() -> None:

@@ -303,6 +303,28 @@ if __name__ == "__main__":
     run_python(str(script), timeout=120)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_daemon_threads_that_compute_while_the_process_ends(threads: int) -> None:
+    script = f"""{BIG}
+import threading, time
+def forever():
+    while True:
+        layer(x, num_threads={threads})
+for _ in range(3):
+    threading.Thread(target=forever, daemon=True).start()
+time.sleep(0.3)
+"""
+    run_script(script, timeout=60)
+
+
+@pytest.mark.parametrize("variables", [{"OMP_PROC_BIND": "close"}, {"OMP_PLACES": "cores"}])
+def test_threads_that_openmp_binds_are_not_fewer(variables: dict[str, str]) -> None:
+    script = "import pyconv; print(pyconv.get_num_threads())"
+    unset = dict.fromkeys(("OMP_NUM_THREADS", "PYCONV_NUM_THREADS"))
+    free = run_script(script, OMP_PROC_BIND=None, OMP_PLACES=None, **unset)
+    assert run_script(script, **unset, **variables) == free
+
+
 def test_a_fork_of_a_fork() -> None:
     script = f"""{BIG}
 y = layer(x, num_threads=4)

@@ -24,14 +24,37 @@ __all__ = [
 ]
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Whole CPUs that the control group may use, at least 1; None without a quota."""
+def _cgroup_quota(
+    root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> int | None:
+    """Whole CPUs that this process's control group may use, at least 1; None without a quota.
+
+    A group is bound by the quotas of those that it is part of as well.
+    """
     try:
-        quota, period = (root / "cpu.max").read_text().split()[:2]  # version 2
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    quotas = [_own_quota(root), _own_quota(root / "cpu")]
+    for line in lines:  # hierarchy:controllers:/path, where version 2 names no controllers
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        group = (root / "cpu" if controllers else root) / path.lstrip("/")
+        while group not in (root, root / "cpu", group.parent):
+            quotas.append(_own_quota(group))
+            group = group.parent
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _own_quota(group: Path) -> int | None:
+    """What one group says of itself, in version 2 of control groups or in version 1."""
+    try:
+        quota, period = (group / "cpu.max").read_text().split()[:2]
     except (OSError, ValueError):
         try:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
+            quota = (group / "cpu.cfs_quota_us").read_text().strip()
+            period = (group / "cpu.cfs_period_us").read_text().strip()
         except OSError:
             return None
     if not quota.isdigit() or not period.isdigit():  # "max", or -1
@@ -41,7 +64,8 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 def _detect_threads() -> tuple[int, str]:
     """The least of CPU affinity, the cgroup's quota and OMP_NUM_THREADS, and which it is."""
-    found = [(len(os.sched_getaffinity(0)), "CPU affinity")]
+    # OpenMP's, which knows them from before OMP_PROC_BIND tied this thread to one of them.
+    found = [(_core.openmp_processors(), "CPU affinity")]
     quota = _cgroup_quota()
     if quota is not None:
         found.append((quota, "cgroup quota"))
@@ -142,6 +166,11 @@ def num_threads(n: int) -> Iterator[None]:
     n
         From 1 to 1024.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If `n` is out of range, or not an int.
+
     Examples
     --------
     >>> import pyconv
@@ -157,7 +186,9 @@ def num_threads(n: int) -> Iterator[None]:
 
 
 def algorithms() -> tuple[str, ...]:
-    """Names that the `algorithm` argument takes, in the order in which ``"auto"`` prefers them.
+    """Names of the algorithms, in the order in which ``"auto"`` prefers them.
+
+    The `algorithm` argument takes these, ``"auto"``, and ``"auto_direct"`` without Winograd.
 
     Examples
     --------

@@ -14,6 +14,7 @@
 
 #include "algorithms/algorithm.hpp"
 #include "algorithms/fused.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/names.hpp"
 #include "bindings/register.hpp"
 #include "core/float_state.hpp"
@@ -157,9 +158,10 @@ std::unique_ptr<PackedWeights> pack(const Plan& plan, const std::vector<py::arra
   auto packed = std::make_unique<PackedWeights>();
   packed->packing = plan.packing();
   packed->bytes = plan.packed_bytes();
-  const py::gil_scoped_release release;
-  packed->data = make_aligned(packed->bytes);
-  pack_into(plan, views, packed->data.get());
+  without_gil([&] {
+    packed->data = make_aligned(packed->bytes);
+    pack_into(plan, views, packed->data.get());
+  });
   return packed;
 }
 
@@ -176,9 +178,10 @@ bool signal_raises() {
 template <class Work>
 void run_released(const Work& work) {
   try {
-    const py::gil_scoped_release release;
-    const Interruptible interruptible(signal_raises);
-    work();
+    without_gil([&] {
+      const Interruptible interruptible(signal_raises);
+      work();
+    });
   } catch (const Interrupted&) {
     throw py::error_already_set();
   }
@@ -306,9 +309,7 @@ std::size_t workspace_bytes(const AnyPlan& plan, int threads) {
 }  // namespace
 
 void register_plan(py::module_& module) {
-  py::class_<PackedWeights>(module, "PackedWeights")
-      .def_readonly("packing", &PackedWeights::packing)
-      .def_readonly("nbytes", &PackedWeights::bytes);
+  py::class_<PackedWeights>(module, "PackedWeights");
 
   py::class_<Plan>(module, "Plan")
       .def(py::init(&new_plan), py::kw_only(), py::arg("dtype"), py::arg("channels_last"),

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/names.hpp"
 #include "bindings/register.hpp"
 #include "core/parallel.hpp"
@@ -56,12 +57,14 @@ void register_runtime(py::module_& module) {
   module.def("select_isa", &select_isa_by_name, py::arg("name"));
   module.def("algorithms", &algorithm_names);
   module.def("openmp_max_threads", &openmp_max_threads);
+  module.def("openmp_processors", &openmp_processors);
   module.def(
       "fma_peak",
       [](const std::string& dtype, double seconds) {
         const DataType type = dtype_from_name(dtype);
-        py::gil_scoped_release release;
-        return fma_peak(type, seconds);
+        double peak = 0;
+        without_gil([&] { peak = fma_peak(type, seconds); });
+        return peak;
       },
       py::arg("dtype") = "float32", py::arg("seconds") = 0.02);
 }

@@ -130,6 +130,8 @@ class Seats {
 
 int openmp_max_threads() { return omp_get_max_threads(); }
 
+int openmp_processors() { return omp_get_num_procs(); }
+
 Interruptible::Interruptible(bool (*wanted)())
     : wanted_(wanted),
       outer_(interruptible),

@@ -12,6 +12,10 @@ namespace pyconv {
 // Largest team that OpenMP would use for the calling thread (OMP_NUM_THREADS, omp_set_num_threads).
 int openmp_max_threads();
 
+// Processors that the calling thread may run on, or could before OpenMP bound it to one of them
+// (OMP_PROC_BIND).
+int openmp_processors();
+
 // Ends a call of `run_team` before its work is done.
 struct Interrupted : std::exception {
   const char* what() const noexcept override { return "interrupted"; }
