@@ -27,12 +27,11 @@ from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 from oracle import Array
-from problems import CONVOLUTIONS, DIRECT, LAYOUTS, Problem, make, problems, relayout, tiny
+from problems import CONVOLUTIONS, DIRECT, LAYERS, LAYOUTS, Problem, make, problems, relayout, tiny
 
 import pyconv
 from pyconv import _core, functional
 
-LAYERS = {1: pyconv.Conv1d, 2: pyconv.Conv2d, 3: pyconv.Conv3d}
 ALGORITHMS = ("auto", "auto_direct", *pyconv.algorithms())
 DTYPES = (np.float32, np.float64)
 ISA = _core.current_isa()

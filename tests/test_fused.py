@@ -260,7 +260,7 @@ def test_inverted_residual_layer() -> None:
     for twin in (pickle.loads(pickle.dumps(block)), copy.deepcopy(block)):
         same_bits(twin(x), y)
     out = np.empty_like(y)
-    assert block(x, out) is out
+    assert block(x, out=out) is out
     same_bits(out, y)
     assert repr(block).splitlines()[1].startswith("  (expand): Conv2d(4, 24, kernel_size=(1, 1)")
     assert "expand" not in repr(inverted(4, 4, expansion=1))

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from oracle import Array
-from problems import CONVOLUTIONS, PADDING_MODES, make
+from problems import CONVOLUTIONS, LAYERS, PADDING_MODES, make
 
 import pyconv
 
-LAYERS = {1: pyconv.Conv1d, 2: pyconv.Conv2d, 3: pyconv.Conv3d}
 COPIES: dict[str, Callable[[Any], Any]] = {
     "pickle": lambda layer: pickle.loads(pickle.dumps(layer)),
     "copy": copy.copy,
@@ -93,8 +92,21 @@ def test_weights_are_read_only_views() -> None:
         assert not array.flags.writeable
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.flags.writeable = True
     with pytest.raises(AttributeError):
         layer.weight = np.zeros((4, 3, 3, 3), np.float32)  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="stride"):
+        del layer.stride
+
+
+def test_a_list_that_names_an_activation_may_change_afterwards() -> None:
+    activation: Any = ["leaky_relu", 0.1]
+    layer = pyconv.Conv2d(3, 4, 3, activation=activation, rng=0)
+    x = image(3, 6, 6)
+    y = layer(x)
+    activation[1] = 0.9
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(layer))(x), y)
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -303,10 +315,7 @@ def test_partition_has_work_for_every_thread(
         32, 64, kernel, groups=groups, data_format=data_format, algorithm=algorithm
     )
     with pyconv.num_threads(threads):
-        try:
-            plan = layer.plan(shape)
-        except ValueError:
-            pytest.skip("the algorithm cannot serve these groups")
+        plan = layer.plan(shape)
     assert_is_partition(plan.partition, at_least=plan.threads)
 
 
@@ -381,3 +390,9 @@ def test_fold_batch_norm_names_what_is_wrong() -> None:
         arguments[name] = three.astype(np.float32)
         with pytest.raises(ValueError, match=name):
             pyconv.fold_batch_norm(weight, None, **arguments)
+    with pytest.raises(ValueError, match=r"^var: got -1"):
+        pyconv.fold_batch_norm(weight, None, four, -four, None, None)
+    statistics = (four, four, None, None)
+    for eps, error in (("a", TypeError), (four, TypeError), (-2, ValueError), (np.nan, ValueError)):
+        with pytest.raises(error, match=r"^eps: got "):
+            pyconv.fold_batch_norm(weight, None, *statistics, eps)

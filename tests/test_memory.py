@@ -111,7 +111,6 @@ layer = pyconv.Conv2d(32, 40, 3, padding=1, rng=0)
 y = layer(x, num_threads=1)
 wide = numpy.broadcast_to(numpy.float32(1), (1, 32, 20000, 20000))
 many = numpy.broadcast_to(numpy.float32(1), (40000, 32, 30, 30))
-out = numpy.empty((1, 40, 1, 1), numpy.float32)
 
 def fails():
     failures = 0
@@ -120,20 +119,19 @@ def fails():
         lambda: pyconv.conv2d(x[:, :, :30, :30], many),  # the packed weights
         lambda: pyconv.Conv2d(32, 40000, 100),  # the weights of a layer
         lambda: pyconv.Conv2d.from_weights(many),
-        lambda: pyconv.conv1d(wide[0], wide[0, :1], out=out),
     ):
         try:
             call()
-        except (MemoryError, ValueError):
+        except MemoryError:
             failures += 1
     return failures
 
 limit = size() + 2**28
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-assert fails() == 5
+assert fails() == 4
 before = size()
 for _ in range(20):
-    assert fails() == 5
+    assert fails() == 4
 assert size() - before < 2**20
 assert numpy.array_equal(layer(x, num_threads=4), y)
 assert numpy.array_equal(pyconv.conv2d(x, layer.weight, layer.bias, padding=1), y)

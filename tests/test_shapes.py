@@ -131,7 +131,7 @@ def test_params_of_a_separable_layer() -> None:
 
 def test_params_of_any_rank() -> None:
     assert pyconv.conv_params(4, 6, (5,)) == 5 * 4 * 6 + 6
-    assert pyconv.conv_params(4, 6, (1, 7)) == 7 * 4 * 6 + 6
+    assert pyconv.conv_params(4, 6, np.array([1, 7])) == 7 * 4 * 6 + 6
     assert pyconv.conv_params(4, 6, (2, 3, 4), groups=2) == 24 * 2 * 6 + 6
 
 

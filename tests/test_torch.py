@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import CONVOLUTIONS, PADDING_MODES, Problem, make
+from problems import CONVOLUTIONS, LAYERS, PADDING_MODES, Problem, make
 
 import pyconv
 
@@ -17,8 +17,6 @@ torch = pytest.importorskip("torch")
 
 # torch warns that it copies for an even kernel; the result is what counts here.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding=.same.:UserWarning")
-
-LAYERS = {1: pyconv.Conv1d, 2: pyconv.Conv2d, 3: pyconv.Conv3d}
 
 
 def module(rank: int, *arguments: Any, dtype: Any = np.float32, **named: Any) -> Any:
@@ -114,6 +112,20 @@ def test_from_torch_refuses_another_rank() -> None:
         pyconv.Conv1d.from_torch(module(2, 4, 6, 3))
 
 
+def test_from_torch_refuses_other_modules() -> None:
+    convolution = module(2, 4, 6, 3)
+    for other in (torch.nn.ConvTranspose2d(4, 4, 3), torch.nn.Linear(4, 4), 3):
+        with pytest.raises(TypeError, match=rf"torch_module.*{type(other).__name__}.*Conv2d"):
+            pyconv.Conv2d.from_torch(other)
+    with pytest.raises(TypeError, match=r"batch_norm.*Linear"):
+        pyconv.Conv2d.from_torch(convolution, batch_norm=torch.nn.Linear(6, 6))
+    with pytest.raises(TypeError, match=r"torch_module.*bfloat16"):
+        pyconv.Conv2d.from_torch(copy.deepcopy(convolution).bfloat16())
+    for norm in (torch.nn.BatchNorm2d(6), torch.nn.BatchNorm2d(6, track_running_stats=False)):
+        with pytest.raises(ValueError, match=r"batch_norm.*eval"):
+            pyconv.Conv2d.from_torch(convolution, batch_norm=norm)
+
+
 def test_from_torch_accepts_training_leftovers() -> None:
     theirs = module(2, 4, 6, 3)
     assert theirs.weight.requires_grad
@@ -122,6 +134,12 @@ def test_from_torch_accepts_training_leftovers() -> None:
     np.testing.assert_array_equal(
         pyconv.Conv2d.from_torch(strided)(x), pyconv.Conv2d.from_torch(theirs)(x)
     )
+
+
+def test_a_tensor_is_no_int() -> None:
+    problem = make((2, 4, 6, 6), (6, 4, 3, 3))
+    with pytest.raises(TypeError, match=r"^stride: got tensor"):
+        problem.run(stride=torch.tensor([1, 2]))
 
 
 def test_tensors_are_taken_as_arrays() -> None:

@@ -326,6 +326,8 @@ LAYER_ARGUMENTS = [
     (dict(dtype=np.int32), TypeError),
     (dict(dtype="nonsense"), TypeError),
     (dict(rng="seed"), TypeError),
+    (dict(bias="False"), TypeError),
+    (dict(bias=BIAS), TypeError),
 ]
 
 
@@ -353,3 +355,55 @@ def test_from_weights_refuses_the_wrong_rank() -> None:
         pyconv.Conv1d.from_weights(WEIGHT)
     with pytest.raises(ValueError, match="bias"):
         pyconv.Conv2d.from_weights(WEIGHT, BIAS[:3])
+
+
+def _line(length: int) -> Any:
+    return np.ones((1, 4, length), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "error"),
+    [
+        (lambda: pyconv.conv_output_shape(5, (1, 1, 1)), "input_shape", TypeError),  # type: ignore[arg-type]
+        (lambda: pyconv.conv_macs((1, 1, 5), 3), "weight_shape", TypeError),  # type: ignore[arg-type]
+        (lambda: pyconv.Conv2d(4, 4, 3).plan(5), "input_shape", TypeError),  # type: ignore[arg-type]
+        (lambda: pyconv.receptive_field(5), "layers", TypeError),  # type: ignore[arg-type]
+        (lambda: pyconv.conv_params(4, 6, ()), "kernel_size", ValueError),
+        (lambda: pyconv.conv2d(X, WEIGHT, stride=10**5000), "stride", ValueError),
+        (lambda: pyconv.conv2d(X, WEIGHT, stride=np.array(2.0)), "stride", TypeError),
+        (lambda: pyconv.conv2d(X, WEIGHT, stride=np.array([[2], [1]])), "stride", TypeError),
+        (
+            lambda: pyconv.conv2d(X, WEIGHT, activation=("leaky_relu", np.array([0.1]))),
+            "activation",
+            TypeError,
+        ),
+        (
+            lambda: pyconv.DepthwiseSeparableConv2d(4, 4, 3, depthwise_activation="no"),
+            "depthwise_activation",
+            ValueError,
+        ),
+        (
+            lambda: pyconv.separable_conv2d(
+                X, WEIGHT[:4, :1], WEIGHT[:, :1, 0, 0].repeat(4, 1), depthwise_activation="no"
+            ),
+            "depthwise_activation",
+            ValueError,
+        ),
+        (lambda: pyconv.Conv2d(2**40, 2**40, 3), "weight", ValueError),
+        (lambda: pyconv.Conv2d(4, 4, 3, dtype=None), "dtype", TypeError),
+        (lambda: pyconv.conv_params(4, 6, (1, 1, 1, 1)), "kernel_size", ValueError),
+        (
+            lambda: pyconv.causal_conv1d(_line(0), np.ones((4, 3), np.float32), activation="no"),
+            "activation",
+            ValueError,
+        ),
+        (
+            lambda: pyconv.depthwise_conv2d(X, WEIGHT[:4, :1], data_format="NHWC"),
+            "data_format",
+            ValueError,
+        ),
+    ],
+)
+def test_messages_name_the_argument(call: Any, name: str, error: type[Exception]) -> None:
+    with pytest.raises(error, match=rf"^{name}: got "):
+        call()

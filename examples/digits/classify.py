@@ -173,7 +173,7 @@ def main() -> None:
         from rich.columns import Columns
         from rich.console import Console
     except ModuleNotFoundError:
-        print("pyconv demo needs rich: pip install 'pyconv[cli]'", file=sys.stderr)
+        print("pyconv demo needs rich: pip install rich", file=sys.stderr)
         raise SystemExit(2) from None
 
     images, labels = load_held_out()

@@ -10,7 +10,7 @@ import math
 import operator
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, SupportsFloat, SupportsIndex, TypeGuard
+from typing import Any, NamedTuple, SupportsIndex, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -46,21 +46,36 @@ def integer(name: str, value: object, minimum: int) -> int:
     """An int of at least `minimum`. Floats and bools are a TypeError: they hide mistakes."""
     if type(value) is int and minimum <= value <= MAX_SIZE:
         return value  # looking at the type again would take 2 microseconds
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{name}: got {value!r} ({type(value).__name__}), expected an int")
-    number = operator.index(value)
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{name}: got {value!r} ({kind}), expected an int") from None
     if not minimum <= number <= MAX_SIZE:
         upper = "" if number < minimum else " and at most 2**63 - 1"
-        raise ValueError(f"{name}: got {number}, expected at least {minimum}{upper}")
+        shown = f"an int of {number.bit_length()} bits" if abs(number) >> 128 else number
+        raise ValueError(f"{name}: got {shown}, expected at least {minimum}{upper}")
     return number
 
 
-def shape(name: str, value: Sequence[object]) -> tuple[int, ...]:
+def kernel_rank(kernel_size: object) -> int:
+    """How many axes a kernel has; a single int stands for two."""
+    rank = len(kernel_size) if is_sequence(kernel_size) else 2
+    if rank not in (1, 2, 3):
+        raise ValueError(f"kernel_size: got {kernel_size!r}, expected 1, 2 or 3 ints, or one int")
+    return rank
+
+
+def shape(name: str, value: object) -> tuple[int, ...]:
     """The shape of an array."""
+    if not is_sequence(value):
+        raise TypeError(f"{name}: got {value!r}, expected a sequence of ints")
     return tuple(integer(name, length, 0) for length in value)
 
 
-def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether a value is several values: a list, tuple or array, but no text and no 0-d array."""
     if isinstance(value, np.ndarray):
         return value.ndim > 0
@@ -71,7 +86,7 @@ def ints(name: str, value: object, rank: int, minimum: int) -> tuple[int, ...]:
     """One int per spatial axis, from one int or a sequence of `rank` ints."""
     if type(value) is int:
         return (value if 0 < value <= MAX_SIZE else integer(name, value, minimum),) * rank
-    if not _is_sequence(value):
+    if not is_sequence(value):
         return (integer(name, value, minimum),) * rank
     if len(value) != rank:
         raise ValueError(
@@ -88,7 +103,7 @@ def padding(value: object, rank: int) -> str | tuple[tuple[int, int], ...]:
         return ((number, number),) * rank
     if isinstance(value, str):
         return choice("padding", value, PADDING_NAMES)
-    if not _is_sequence(value):
+    if not is_sequence(value):
         number = integer("padding", value, 0)
         return ((number, number),) * rank
     if len(value) != rank:
@@ -98,7 +113,7 @@ def padding(value: object, rank: int) -> str | tuple[tuple[int, int], ...]:
         )
     pairs = []
     for item in value:
-        if _is_sequence(item):
+        if is_sequence(item):
             if len(item) != 2:
                 raise ValueError(f"padding: got {item!r} for an axis, expected (before, after)")
             pairs.append((integer("padding", item[0], 0), integer("padding", item[1], 0)))
@@ -146,10 +161,15 @@ def activation(name: str, value: object) -> tuple[str, float, float]:
 
 
 def _real(name: str, value: object, parameter: object) -> float:
-    if isinstance(parameter, (bool, str)) or not isinstance(parameter, (SupportsFloat, int)):
-        raise TypeError(f"{name}: got {value!r}, expected a number in place of {parameter!r}")
     try:
-        return float(parameter) + 0.0  # -0.0 and 0.0 are equal as cache keys: let them be the same
+        if isinstance(parameter, (bool, str)):
+            raise TypeError
+        # -0.0 and 0.0 are equal as cache keys: let them be the same.
+        return float(parameter) + 0.0  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"{name}: got {value!r}, expected a number in place of {parameter!r}"
+        ) from None
     except OverflowError:
         raise ValueError(f"{name}: got an int beyond float64, expected a float") from None
 
@@ -162,9 +182,16 @@ def thread_count(name: str, value: object) -> int:
     return number
 
 
+def receptive_field_layers(layers: object) -> Iterable[object]:
+    """The layers of a stack."""
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"layers: got {layers!r}, expected (kernel, stride, dilation) triples")
+    return layers
+
+
 def receptive_field_layer(layer: object) -> tuple[int, int, int]:
     """One (kernel, stride, dilation) triple."""
-    if not _is_sequence(layer) or len(layer) != 3:
+    if not is_sequence(layer) or len(layer) != 3:
         raise ValueError(f"layers: got {layer!r}, expected (kernel, stride, dilation) triples")
     kernel, stride, dilation = layer
     return (
@@ -181,11 +208,11 @@ def groups(value: object) -> int | tuple[tuple[int, int], ...]:
     """A number of groups, or (in_channels, out_channels) of every group."""
     if type(value) is int and 0 < value <= MAX_SIZE:
         return value
-    if not _is_sequence(value):
+    if not is_sequence(value):
         return integer("groups", value, 1)
     pairs = []
     for pair in value:
-        if not _is_sequence(pair) or len(pair) != 2:
+        if not is_sequence(pair) or len(pair) != 2:
             raise ValueError(
                 f"groups: got {pair!r} in {value!r}, expected an int or (in_channels, "
                 "out_channels) pairs"
@@ -290,18 +317,60 @@ def generator(value: object) -> np.random.Generator:
         ) from error
 
 
-def torch_rank(module: Any, rank: int, layer: str) -> None:
-    """A torch module must have the layer's number of spatial axes."""
-    if len(module.kernel_size) != rank:
+_TORCH_CONV = ("weight", "bias", "stride", "padding", "dilation", "groups", "padding_mode")
+_TORCH_BATCH_NORM = ("running_mean", "running_var", "weight", "bias", "eps", "training")
+
+
+def torch_conv(module: Any, rank: int, layer: str) -> None:
+    """A torch module must be a convolution of the layer's number of spatial axes."""
+    wanted = f"expected a torch.nn.Conv{rank}d"
+    _has_attributes("torch_module", module, _TORCH_CONV, wanted)
+    if getattr(module, "transposed", False):
+        raise TypeError(f"torch_module: got {type(module).__name__}, {wanted}")
+    if module.weight.ndim != rank + 2:
         raise ValueError(
-            f"torch_module: got {type(module).__name__} with kernel_size {module.kernel_size}, "
-            f"expected {rank} kernel axes for {layer}"
+            f"torch_module: got {type(module).__name__} with {module.weight.ndim - 2} kernel axes, "
+            f"expected {rank} for {layer}"
         )
+
+
+def torch_batch_norm(module: Any) -> None:
+    """A torch module must be a batch normalisation that folds into weights."""
+    _has_attributes("batch_norm", module, _TORCH_BATCH_NORM, "expected a torch.nn.BatchNorm")
+    if module.training or module.running_mean is None:
+        raise ValueError(
+            f"batch_norm: got {type(module).__name__} that normalises by its input, expected one "
+            "in evaluation mode with running statistics: call eval() first"
+        )
+
+
+def _has_attributes(name: str, value: object, attributes: Iterable[str], wanted: str) -> None:
+    if not all(hasattr(value, attribute) for attribute in attributes):
+        raise TypeError(f"{name}: got {type(value).__name__}, {wanted}")
+
+
+def non_negative(name: str, value: object) -> float:
+    """A finite real number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name}: got {value!r} ({type(value).__name__}), expected a number")
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name}: got {value!r}, expected a finite number of at least 0")
+    return number
+
+
+def boolean(name: str, value: object) -> bool:
+    """A bool: anything else hides a mistake, such as the bias itself."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: got {type(value).__name__}, expected a bool")
+    return bool(value)
 
 
 def layer_dtype(value: npt.DTypeLike) -> np.dtype[Any]:
     """The dtype of a layer."""
     try:
+        if value is None:  # float64 to NumPy, but the default to who knows torch
+            raise TypeError
         dtype = np.dtype(value)
     except TypeError:
         raise TypeError(f"dtype: got {value!r}, expected float32 or float64") from None
@@ -369,6 +438,7 @@ def weights(
 
 def depthwise_groups(x: Array, weight: Array, data_format: str, name: str) -> int:
     """Number of channels of `x`, of which `weight` must have a multiple."""
+    choice("data_format", data_format, DATA_FORMATS)
     axis = -3 if data_format == "channels_first" else -1
     channels: int = x.shape[axis] if x.ndim >= 3 else 0
     if channels < 1:
@@ -477,6 +547,8 @@ def batch_norm_arrays(weight: Array, **arrays: object) -> dict[str, Array]:
                 f"{name}: got shape {array.shape}, expected {shape}, one per output channel"
             )
         checked[name] = array
+    if (checked["var"] < 0).any():
+        raise ValueError(f"var: got {checked['var'].min()}, expected variances of at least 0")
     return checked
 
 
@@ -701,8 +773,8 @@ def geometry_from_shapes(
     data_format: str,
 ) -> Geometry:
     """Geometry of a convolution that is described by shapes alone."""
-    x_shape = tuple(integer("input_shape", length, 0) for length in input_shape)
-    w_shape = tuple(integer("weight_shape", length, 0) for length in weight_shape)
+    x_shape = shape("input_shape", input_shape)
+    w_shape = shape("weight_shape", weight_shape)
     rank = len(w_shape) - 2
     if rank not in (1, 2, 3):
         raise ValueError(
@@ -819,6 +891,15 @@ def _fit_padding_mode(
             f"padding: got {padding} on axis {axis} of length {length}, expected at most "
             f"{max(limit, 0)} with padding_mode={mode!r}"
         )
+
+
+def layer_fits_memory(
+    pairs: Sequence[tuple[int, int]], kernel: tuple[int, ...]
+) -> tuple[tuple[int, ...], ...]:
+    """Shapes of a layer's weights, which NumPy must be able to make."""
+    shapes = tuple((n_out, n_in, *kernel) for n_in, n_out in pairs)
+    _fit_memory((), shapes, 0)
+    return shapes
 
 
 def _fit_memory(

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 import pyconv
+from pyconv._validation import MAX_THREADS
 from pyconv.functional import ALGORITHM_CHOICES
 
-__all__ = ["main"]
+__all__ = ["main", "positive"]
 
 Padding = str | int | tuple[int, ...] | tuple[tuple[int, int], ...]
 
@@ -49,14 +50,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in EXTRA_MODULES:
             raise
-        missing = " and ".join(name for name in EXTRA_MODULES if find_spec(name) is None)
-        return _fail(f"pyconv {arguments.command} needs {missing}: pip install 'pyconv[cli]'")
+        missing = [name for name in EXTRA_MODULES if find_spec(name) is None]
+        needs = f"needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+        return _fail(f"pyconv {arguments.command} {needs}")
     except (ValueError, TypeError, MemoryError) as error:
         return _fail(f"pyconv {arguments.command}: {error}")
     except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
+    except OSError as error:  # a full disk
+        _discard_output()
+        return _fail(f"pyconv {arguments.command}: {error}")
     return 0
+
+
+def _discard_output() -> None:
+    """Leave nothing that Python would write, and fail to, at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> int:
@@ -75,19 +85,18 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="print how a problem would be computed")
     explain.set_defaults(run=_explain)
     problem = explain.add_mutually_exclusive_group(required=True)
-    problem.add_argument("--input", type=_ints, metavar="N,C,H,W", help="shape of the input")
+    problem.add_argument("--input", type=_shape, metavar="N,C,H,W", help="shape of the input")
     problem.add_argument("--layer", metavar="NAME", help="a layer of `pyconv bench --list`")
-    explain.add_argument("--weight", type=_ints, metavar="O,I,H,W", help="shape of the weights")
-    explain.add_argument("--stride", type=_ints, default=(1,), metavar="S")
+    explain.add_argument("--weight", type=_shape, metavar="O,I,H,W", help="shape of the weights")
+    explain.add_argument("--stride", type=_ints, metavar="S")
     explain.add_argument(
         "--padding",
         type=_padding,
-        default=(0,),
         metavar="P",
         help="numbers, before:after pairs, valid, same or same_lower",
     )
-    explain.add_argument("--dilation", type=_ints, default=(1,), metavar="D")
-    explain.add_argument("--groups", type=int, default=1)
+    explain.add_argument("--dilation", type=_ints, metavar="D")
+    explain.add_argument("--groups", type=int)
     explain.add_argument("--padding-mode", default="zeros")
     _add_problem_options(explain)
 
@@ -97,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--layers", nargs="+", metavar="PATTERN", help="names, globs or parts of names"
     )
-    bench.add_argument("--rounds", type=_positive, default=7, help="samples (default: 7)")
+    bench.add_argument("--rounds", type=positive, default=7, help="samples (default: 7)")
     bench.add_argument("--json", metavar="PATH", help="write the samples; - is stdout")
     _add_problem_options(bench)
 
@@ -113,7 +122,7 @@ def _add_problem_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--algorithm", choices=ALGORITHM_CHOICES, default="auto")
     parser.add_argument(
-        "--threads", type=_positive, help=f"default: {pyconv.get_num_threads()}, as detected"
+        "--threads", type=_threads, help=f"default: {pyconv.get_num_threads()}, as detected"
     )
 
 
@@ -127,16 +136,15 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _explain(arguments: argparse.Namespace) -> None:
+    names = ("stride", "padding", "dilation", "groups")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if arguments.layer:
+        if given or arguments.weight:
+            raise ValueError(f"--layer has its own {', '.join(['weight', *names])}")
         shapes, geometry = _named_problem(arguments.layer, arguments.data_format)
     elif arguments.weight:
         shapes = (arguments.input, arguments.weight)
-        geometry = {
-            "stride": _per_axis(arguments.stride),
-            "padding": _per_axis(arguments.padding),
-            "dilation": _per_axis(arguments.dilation),
-            "groups": arguments.groups,
-        }
+        geometry = {name: _per_axis(value) for name, value in given.items()}
     else:
         raise ValueError("--input needs --weight")
     input_shape, weight_shape = shapes
@@ -205,7 +213,21 @@ def _ints(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 1,64,56,56") from None
 
 
-def _positive(text: str) -> int:
+def _shape(text: str) -> tuple[int, ...]:
+    lengths = _ints(text)
+    if min(lengths) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} has negative lengths")
+    return lengths
+
+
+def _threads(text: str) -> int:
+    if positive(text) > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {MAX_THREADS}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A command-line argument that is an int of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)

@@ -24,7 +24,8 @@ def conv_params(
     in_channels, out_channels
         Channel counts, both divisible by `groups`.
     kernel_size
-        One int per spatial axis, or a single int for a square two-dimensional kernel.
+        One int per spatial axis, of which there are 1 to 3, or a single int for a square
+        two-dimensional kernel.
     groups
         Number of groups.
     bias
@@ -38,7 +39,10 @@ def conv_params(
     Raises
     ------
     ValueError
-        If `groups` does not divide both channel counts, or a count is less than 1.
+        If `groups` does not divide both channel counts, a count is less than 1, or the kernel has
+        none or more than 3 axes.
+    TypeError
+        If a count is not an int.
 
     Examples
     --------
@@ -46,7 +50,7 @@ def conv_params(
     >>> pyconv.conv_params(3, 64, 7, bias=False)
     9408
     """
-    rank = len(kernel_size) if isinstance(kernel_size, Sequence) else 2
+    rank = validate.kernel_rank(kernel_size)
     kernel = validate.ints("kernel_size", kernel_size, rank, minimum=1)
     in_channels, out_channels, groups = validate.layer_channels(in_channels, out_channels, groups)
     weights = math.prod(kernel) * in_channels * out_channels // groups
@@ -76,8 +80,8 @@ def conv_macs(
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit each other.
+    ValueError, TypeError
+        As `pyconv.conv_output_shape`.
 
     Examples
     --------

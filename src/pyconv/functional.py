@@ -550,6 +550,7 @@ def separable_conv2d(
     validate.separable_parts(depthwise, pointwise)
     validate.same_dtype("depthwise_weight", depthwise, x)
     groups = validate.depthwise_groups(x, depthwise, data_format, "depthwise_weight")
+    validate.activation("depthwise_activation", depthwise_activation)
     options = (data_format, depthwise_activation, algorithm)
     specs = (
         spec_of(2, stride, padding, dilation, groups, padding_mode, *options),
@@ -669,6 +670,7 @@ def causal_conv1d(
     before, length = weight.shape[-1] - 1, x.shape[-1]
     if state is not None:
         state = validate.causal_state(state, x, before)
+    validate.activation("activation", activation)  # of no outputs too
     met = 0 if state is None else min(before, length)
 
     def convolved(inputs: Array | None, padding: int, out: Array | None) -> Array:

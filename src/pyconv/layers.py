@@ -144,6 +144,9 @@ class _Layer:
             f"{type(self).__name__}.{name} is read-only: make a new layer, or use set_weights"
         )
 
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__}.{name} is read-only: make a new layer")
+
     def _set(self, **attributes: object) -> None:
         for name, value in attributes.items():
             object.__setattr__(self, name, value)
@@ -197,13 +200,11 @@ class _Conv(_Layer):
             bound = 1 / math.sqrt(fan_in)
             return generator.uniform(-bound, bound, shape).astype(dtype)
 
-        fans = [group_in * math.prod(kernel) for group_in, _ in pairs]
-        weights = [
-            uniform((group_out, group_in, *kernel), fan_in)
-            for (group_in, group_out), fan_in in zip(pairs, fans, strict=True)
-        ]
+        shapes = validate.layer_fits_memory(pairs, kernel)
+        fans = [math.prod(shape[1:]) for shape in shapes]
+        weights = [uniform(shape, fan_in) for shape, fan_in in zip(shapes, fans, strict=True)]
         biases = None
-        if bias:
+        if validate.boolean("bias", bias):
             biases = np.concatenate(
                 [uniform((n,), fan_in) for (_, n), fan_in in zip(pairs, fans, strict=True)]
             )
@@ -237,6 +238,23 @@ class _Conv(_Layer):
             ``(C_out,)``.
         stride, padding, dilation, groups, padding_mode, data_format, activation, algorithm
             As in the constructor.
+
+        Returns
+        -------
+        Conv1d, Conv2d or Conv3d
+            A layer of the class that was asked.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As the constructor, or if an array does not fit.
+
+        Examples
+        --------
+        >>> import numpy as np, pyconv
+        >>> layer = pyconv.Conv2d.from_weights(np.ones((8, 3, 5, 5), np.float32), padding="same")
+        >>> layer.in_channels, layer.out_channels, layer.kernel_size
+        (3, 8, (5, 5))
         """
         layer = cls.__new__(cls)
         layer._configure(
@@ -266,10 +284,22 @@ class _Conv(_Layer):
             A ``torch.nn.BatchNorm*`` in evaluation mode that follows, to fold into the weights.
         data_format, activation, algorithm
             As in the constructor.
+
+        Returns
+        -------
+        Conv1d, Conv2d or Conv3d
+            A layer of the class that was asked.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a module is of another kind or another number of axes, or the batch normalisation is
+            in training mode.
         """
-        validate.torch_rank(torch_module, cls._rank, cls.__name__)
+        validate.torch_conv(torch_module, cls._rank, cls.__name__)
         weight, bias = _plain(torch_module.weight), _plain(torch_module.bias)
         if batch_norm is not None:
+            validate.torch_batch_norm(batch_norm)
             weight, bias = fold_batch_norm(
                 weight,
                 bias,
@@ -327,7 +357,7 @@ class _Conv(_Layer):
             groups=spec.groups,
             padding_mode=padding_mode,
             data_format=data_format,
-            activation=activation,
+            activation=tuple(activation) if isinstance(activation, list) else activation,
             algorithm=algorithm,
         )
 
@@ -352,13 +382,14 @@ class _Conv(_Layer):
     @property
     def weight(self) -> Any:
         """``(C_out, C_in / groups, *kernel)``, read-only; a tuple of them with uneven groups."""
-        arrays = self._weights.arrays
-        return arrays[0] if isinstance(self.groups, int) else arrays
+        views = tuple(array.view() for array in self._weights.arrays)
+        return views[0] if isinstance(self.groups, int) else views
 
     @property
     def bias(self) -> Array | None:
         """The bias ``(C_out,)``, read-only, or None."""
-        return self._weights.bias
+        bias = self._weights.bias
+        return None if bias is None else bias.view()
 
     def set_weights(self, weight: Any, bias: Any = None) -> None:
         """Replace the weights by copies of others of the same shapes and dtype.
@@ -715,6 +746,7 @@ class DepthwiseSeparableConv2d(_Block):
         algorithm: str = "auto",
         rng: int | np.random.Generator | None = None,
     ) -> None:
+        validate.activation("depthwise_activation", depthwise_activation)
         channels = validate.integer("in_channels", in_channels, 1)
         between = channels * validate.integer("multiplier", multiplier, 1)
         generator = validate.generator(rng)
@@ -781,7 +813,18 @@ class DepthwiseSeparableConv2d(_Block):
             As in the constructor.
         depthwise_activation, activation, algorithm
             As in the constructor.
+
+        Returns
+        -------
+        DepthwiseSeparableConv2d
+            The block.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As the constructor, or if an array does not fit.
         """
+        validate.activation("depthwise_activation", depthwise_activation)
         (weight,) = validate.weights(depthwise_weight, 1, 2, "depthwise_weight")
         channels = weight.shape[0] if in_channels is None else in_channels
         depthwise = Conv2d.from_weights(
@@ -815,7 +858,26 @@ class DepthwiseSeparableConv2d(_Block):
         out: Array | None = None,
         num_threads: int | None = None,
     ) -> Array:
-        """Convolve `x`; arguments, result and errors as those of `Conv2d.__call__`."""
+        """Convolve `x`.
+
+        Parameters
+        ----------
+        x : array
+            ``(N, C_in, H, W)`` or ``(N, H, W, C_in)``, by `data_format`, of the layer's dtype;
+            ``N`` may be absent.
+        residual, out, num_threads
+            As in `Conv2d.__call__`.
+
+        Returns
+        -------
+        ndarray
+            The output.
+
+        Raises
+        ------
+        ValueError, TypeError, MemoryError
+            As `pyconv.conv2d`.
+        """
         return self._run(x, residual, out, num_threads)
 
 
@@ -948,6 +1010,16 @@ class InvertedResidual(_Block):
             ``(hidden,)``, ``(hidden,)`` and ``(C_out,)``.
         stride, dilation, data_format, activation, algorithm
             As in the constructor.
+
+        Returns
+        -------
+        InvertedResidual
+            The block.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As the constructor, or if an array does not fit.
         """
         (weight,) = validate.weights(depthwise_weight, 1, 2, "depthwise_weight")
         padding = validate.half_padding("depthwise_weight", weight.shape[2:], dilation)
@@ -984,7 +1056,9 @@ class InvertedResidual(_Block):
         first = self.depthwise if self.expand is None else self.expand
         return self.depthwise.stride == (1, 1) and first.in_channels == self.project.out_channels
 
-    def __call__(self, x: Any, out: Array | None = None, num_threads: int | None = None) -> Array:
+    def __call__(
+        self, x: Any, *, out: Array | None = None, num_threads: int | None = None
+    ) -> Array:
         """Compute the block's output.
 
         Parameters
@@ -1035,7 +1109,7 @@ def fold_batch_norm(
     gamma, beta : array or None
         ``(C_out,)``, the learnt scale and shift; None for 1 and 0.
     eps : float
-        Added to the variance.
+        Added to the variance; at least 0.
 
     Returns
     -------
@@ -1045,7 +1119,7 @@ def fold_batch_norm(
     Raises
     ------
     ValueError, TypeError
-        If shapes do not fit, or an array is not float32 or float64.
+        If shapes or values do not fit, or an array is not float32 or float64.
 
     Examples
     --------
@@ -1060,7 +1134,7 @@ def fold_batch_norm(
         kernel, bias=bias, mean=mean, var=var, gamma=gamma, beta=beta
     )
     wide = {name: array.astype(np.float64) for name, array in per_channel.items()}
-    scale = wide["gamma"] / np.sqrt(wide["var"] + eps)
+    scale = wide["gamma"] / np.sqrt(wide["var"] + validate.non_negative("eps", eps))
     folded_bias = (wide["bias"] - wide["mean"]) * scale + wide["beta"]
     folded = kernel * scale.reshape(-1, *(1,) * (kernel.ndim - 1))
     return folded.astype(kernel.dtype), folded_bias.astype(kernel.dtype)
@@ -1068,4 +1142,11 @@ def fold_batch_norm(
 
 def _plain(tensor: Any) -> Any:
     """A torch tensor, detached from its graph, as an array; None stays."""
-    return tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor
+    if not hasattr(tensor, "detach"):
+        return tensor
+    try:
+        return tensor.detach().cpu().numpy()
+    except TypeError:  # NumPy has no bfloat16
+        raise TypeError(
+            f"torch_module: got weights of {tensor.dtype}, expected float32 or float64: use float()"
+        ) from None

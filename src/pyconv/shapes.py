@@ -29,8 +29,10 @@ def conv_output_shape(
         ``(N, C, *spatial)`` or ``(N, *spatial, C)``, or the same without ``N``.
     weight_shape
         ``(C_out, C_in / groups, *kernel)``; its length decides between 1, 2 and 3 spatial axes.
-    stride, padding, dilation, groups, data_format
+    stride, padding, dilation, data_format
         As in `pyconv.conv2d`.
+    groups
+        How many groups of equally many channels.
 
     Returns
     -------
@@ -41,6 +43,8 @@ def conv_output_shape(
     ------
     ValueError
         If the shapes do not fit each other, or the kernel is longer than the padded input.
+    TypeError
+        If an argument is of another type.
 
     Examples
     --------
@@ -71,6 +75,8 @@ def receptive_field(layers: Iterable[tuple[int, int, int]]) -> int:
     ------
     ValueError
         If a kernel, stride or dilation is less than 1, or a layer is not a triple.
+    TypeError
+        If a kernel, stride or dilation is not an int, or `layers` are not several.
 
     Examples
     --------
@@ -79,7 +85,7 @@ def receptive_field(layers: Iterable[tuple[int, int, int]]) -> int:
     5
     """
     field = step = 1
-    for layer in layers:
+    for layer in validate.receptive_field_layers(layers):
         kernel, stride, dilation = validate.receptive_field_layer(layer)
         field += (kernel - 1) * dilation * step
         step *= stride
