@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 from pyconv.benchmarks.comparison import installed
 from pyconv.benchmarks.peers import NumPy, PyConv, Torch
 from pyconv.benchmarks.report import (
+    claim_json,
     compare_with_progress,
     layer_table,
     new_console,
@@ -51,10 +52,13 @@ def run(
     Raises
     ------
     ValueError
-        If a pattern matches nothing.
+        If a pattern matches nothing, or there are fewer processors than threads.
+    OSError
+        If `json_path` cannot be written.
     WrongResultError
         If pyconv's result is wrong.
     """
+    claim_json(json_path)
     console = new_console(stderr=json_path == "-")
     layers = select(patterns or BENCH_DEFAULT)
     peers = [*installed([NumPy, Torch]), PyConv(data_format, algorithm)]

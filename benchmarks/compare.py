@@ -23,12 +23,14 @@ from pyconv.benchmarks.peers import (
     TorchFunctions,
 )
 from pyconv.benchmarks.report import (
+    claim_json,
     compare_with_progress,
     new_console,
     print_comparison,
     write_json,
 )
 from pyconv.benchmarks.workloads import COMPARE_DEFAULT, random_layers, select
+from pyconv.cli import positive
 from pyconv.functional import ALGORITHM_CHOICES
 
 PEERS = (Torch, TorchChannelsLast, ONNXRuntime, OpenVINO, NCNN)
@@ -37,10 +39,12 @@ PEERS = (Torch, TorchChannelsLast, ONNXRuntime, OpenVINO, NCNN)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison from command-line arguments and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="default: 1")
+    parser.add_argument("--threads", type=positive, nargs="+", default=[1], help="default: 1")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--layers", nargs="+", metavar="PATTERN", default=COMPARE_DEFAULT)
-    which.add_argument("--random", type=int, metavar="COUNT", help="layers that no network has")
+    which.add_argument(
+        "--random", type=positive, metavar="COUNT", help="layers that no network has"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random layers (default: 0)")
     parser.add_argument(
         "--data-format", choices=("channels_first", "channels_last"), default="channels_first"
@@ -56,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="pyconv.conv2d against torch.nn.functional.conv2d, which pack weights in every call",
     )
-    parser.add_argument("--rounds", type=int, default=11, help="samples per peer (default: 11)")
+    parser.add_argument(
+        "--rounds", type=positive, default=11, help="samples per peer (default: 11)"
+    )
     parser.add_argument("--isa", choices=pyconv.isas(), help="of pyconv; its peers choose theirs")
     parser.add_argument("--json", metavar="PATH", help="write the samples; - is stdout")
     arguments = parser.parse_args(argv)
-    if arguments.random is not None and arguments.random < 1:
-        parser.error("argument --random: at least one layer")
 
     if arguments.isa and os.environ.get("PYCONV_ISA") != arguments.isa:
         # pyconv reads the variable once, at import.
@@ -69,14 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return subprocess.call(command, env={**os.environ, "PYCONV_ISA": arguments.isa})
 
     console = new_console(stderr=arguments.json == "-")
-    if arguments.random is not None:
-        layers = random_layers(arguments.random, arguments.seed)
-    else:
-        layers = select(arguments.layers)
+    try:
+        claim_json(arguments.json)
+        if arguments.random is not None:
+            layers = random_layers(arguments.random, arguments.seed)
+        else:
+            layers = select(arguments.layers)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     ours = PyConv(
         arguments.data_format,
         arguments.algorithm,
-        reuse_output=True,
+        reuse_output=not arguments.functions,  # torch's function allocates its result as well
         functions=arguments.functions,
     )
     peers = installed((TorchFunctions,) if arguments.functions else PEERS)

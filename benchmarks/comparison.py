@@ -8,12 +8,12 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import pyconv
 from pyconv import _core
 from pyconv.benchmarks.peers import Peer, PyConv, convolve_taps
 from pyconv.benchmarks.timing import FmaProbe, Rounds, Runner, Spread, copy_bandwidth, measure
@@ -176,7 +176,7 @@ def environment(peers: Sequence[Peer], threads: int, **settings: str) -> dict[st
         Whatever else decides the numbers.
     """
     return {
-        "machine": f"{_cpu_model()}, {len(os.sched_getaffinity(0))} cores usable",
+        "machine": f"{pyconv.info()['cpu']}, {len(os.sched_getaffinity(0))} cores usable",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "threads": str(threads),
         "isa": _core.current_isa(),
@@ -284,13 +284,3 @@ def _check(
             f"{name} on {layer.name}: error {error:.1e} of the largest output, "
             f"at most {tolerance:.0e} allowed; not timed"
         )
-
-
-def _cpu_model() -> str:
-    """Ask for the processor's own name, where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import pyconv
 from pyconv.benchmarks.timing import FmaProbe, measure
+from pyconv.cli import positive
 
 Array = NDArray[Any]
 Pair = tuple[Callable[[], Array], Callable[[], Array], pyconv.Plan]
@@ -96,9 +97,9 @@ def _inverted(case: tuple[int, ...], batch: int, data_format: str, threads: int)
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one row per layer; the exit code is 1 if bits differ."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--batch", type=positive, default=1)
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--rounds", type=positive, default=21)
     formats = ("channels_first", "channels_last")
     parser.add_argument("--data-format", choices=formats, nargs="+", default=formats)
     options = parser.parse_args(argv)

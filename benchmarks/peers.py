@@ -223,8 +223,8 @@ class Torch:
             tensors = [self._tensor(array) for array in (x, weight)]
             tensors.append(torch.from_numpy(bias).clone())
             candidates = [self._eager(layer, *tensors)]
-            # The operator that torch.compile emits for frozen weights; float32 images only.
-            if self._packs_once and layer.rank == 2 and x.dtype == np.float32:
+            # The operator that torch.compile emits for frozen weights; float32 only.
+            if self._packs_once and x.dtype == np.float32:
                 candidates.append(self._packed(layer, *tensors))
             return fastest(candidates)
 
@@ -245,12 +245,21 @@ class Torch:
 
     def _packed(self, layer: Layer, x: Any, weight: Any, bias: Any) -> Runner:
         torch = self._torch
-        geometry = (layer.padding, layer.stride, layer.dilation, layer.groups)
-        packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-            weight.to_mkldnn(), *geometry, list(x.shape)
-        )
+        padding, stride, dilation = layer.padding, layer.stride, layer.dilation
+        line = layer.rank == 1
+        if line:  # an image one pixel high: there is no operator for one axis
+            x, weight = x.unsqueeze(2), weight.unsqueeze(2)
+            padding, stride, dilation = (0, *padding), (1, *stride), (1, *dilation)
+        geometry = (padding, stride, dilation, layer.groups)
+        reorder = getattr(torch._C._nn, f"mkldnn_reorder_conv{max(2, layer.rank)}d_weight")
+        packed = reorder(weight.to_mkldnn(), *geometry, list(x.shape))
         conv = torch.ops.mkldnn._convolution_pointwise
-        return lambda: conv(x, packed, bias, *geometry, "none", [], "").numpy()
+
+        def run() -> Any:
+            y = conv(x, packed, bias, *geometry, "none", [], "")
+            return (y.squeeze(2) if line else y).numpy()
+
+        return run
 
 
 class TorchFunctions(Torch):

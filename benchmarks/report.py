@@ -18,7 +18,14 @@ from pyconv.benchmarks.peers import Peer
 from pyconv.benchmarks.timing import Spread
 from pyconv.benchmarks.workloads import Layer
 
-__all__ = ["compare_with_progress", "layer_table", "new_console", "print_comparison", "write_json"]
+__all__ = [
+    "claim_json",
+    "compare_with_progress",
+    "layer_table",
+    "new_console",
+    "print_comparison",
+    "write_json",
+]
 
 MIN_WIDTH = 160
 """Columns to print where there is no terminal that knows better."""
@@ -90,6 +97,12 @@ def layer_table(layers: Iterable[Layer]) -> Table:
             f"{layer.macs / 1e6:.1f}",
         )
     return table
+
+
+def claim_json(path: str | None) -> None:
+    """Raise OSError now, not after the measurement, where `path` cannot be written."""
+    if path and path != "-":
+        Path(path).touch()
 
 
 def write_json(comparisons: Sequence[Comparison], path: str) -> None:

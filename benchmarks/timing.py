@@ -89,9 +89,17 @@ class FmaProbe:
     ----------
     peak : float
         The best value so far: what the machine can do when nobody else uses it.
+
+    Raises
+    ------
+    ValueError
+        If this process may not use so many processors: threads that take turns measure nothing.
     """
 
     def __init__(self, dtype: str = "float32", threads: int = 1) -> None:
+        processors = _core.openmp_processors()
+        if threads > processors:
+            raise ValueError(f"threads: got {threads}, expected at most {processors}, one per CPU")
         self._dtype = dtype
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads)
