@@ -37,6 +37,15 @@ def test_error_within_four_times_that_of_direct(
         assert other.rms <= 4 * direct.rms, weights
 
 
+@pytest.mark.parametrize("out_channels", [8, 12, 15])
+@pytest.mark.parametrize("values", INPUTS)
+def test_error_of_few_outputs(out_channels: int, values: str) -> None:
+    for weights in WEIGHTS:
+        direct, other = direct_and_winograd((3, 3), 1, values, weights, 20, out_channels)
+        assert other.largest <= 4 * direct.largest, weights
+        assert other.rms <= 4 * direct.rms, weights
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_threads_and_batch_do_not_change_bits(data: st.DataObject) -> None:
@@ -299,6 +308,8 @@ def test_it_says_why_it_refuses(
         (64, 64, 3, (56, 1), {}, False),
         (64, 64, 5, 28, {}, True),
         (16, 32, 5, 28, {}, True),
+        (24, 12, 3, 28, {}, True),
+        (16, 8, 3, 28, {}, False),
         (128, 128, (1, 7), 17, {}, True),
         (8, 32, 7, 28, {}, True),
         (8, 32, 7, 56, dict(stride=2), True),
