@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -180,3 +181,22 @@ def test_threads_share_a_row_of_one_output_channel() -> None:
         assert "parts of rows" not in layer.plan((1, 2, 12000)).partition
     with pyconv.num_threads(2):
         assert "2 parts of rows" in layer.plan((1, 2, 12000)).partition
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize("sizes", [(9, 11), (14, 13), (38, 10), (2, 30), (5, 5, 12)], ids=str)
+@pytest.mark.parametrize("before_and_after", [(2, 2), (3, 1), (1, 5), (0, 6), (9, 4), (17, 17)])
+def test_rows_that_share_their_padding(
+    dtype: Any,
+    data_format: str,
+    before_and_after: tuple[int, int],
+    sizes: tuple[int, ...],
+    dilation: int,
+) -> None:
+    kernel = (1, 2, 4)[-len(sizes) :]
+    padding = [(1, 1)] * (len(sizes) - 1) + [before_and_after]
+    more: dict[str, Any] = dict(padding=padding, dilation=dilation, data_format=data_format)
+    problem = make((1, 5, *sizes), (7, 5, *kernel), dtype, residual=True, **more)
+    # What an earlier call left in the workspace must not matter.
+    replace(problem, x=np.full_like(problem.x, np.nan)).run("direct", num_threads=1)
+    problem.check_bits("direct", num_threads=(1, 3))

@@ -11,6 +11,7 @@
 //
 // so that all rows of the block are one flat axis, cut into vectors without regard to rows. The
 // pitch is the output's width and the few columns that taps reach beyond; sums there are dropped.
+// Under stride 1, zeros between two rows are the right padding of one and the left of the other.
 // Where vectors from the beginning of each row are hardly more, and fill tiles, every row is an
 // axis of its own, and the output is written in whole vectors. Against im2col, an input element is
 // copied once and not once per tap, which is worth it where few output channels share the copy.
@@ -80,6 +81,8 @@ struct PhaseAxis {
   }
 };
 
+constexpr std::int64_t kLine = 16;  // of float32
+
 // Elements that one channel takes for a block of `rows` output rows.
 struct RowLayout {
   PhaseAxis height;
@@ -88,6 +91,7 @@ struct RowLayout {
   std::int64_t row_phases;
   std::int64_t column_phases;
   std::int64_t pitch;
+  std::int64_t beyond = 0;  // columns that the last row has more than the pitch
 
   RowLayout(const ConvProblem& p, std::int64_t columns)
       : height(p.axes[1]),
@@ -95,14 +99,26 @@ struct RowLayout {
         depth_taps(p.axes[0].kernel),
         row_phases(static_cast<std::int64_t>(height.phases().size())),
         column_phases(static_cast<std::int64_t>(width.phases().size())),
-        pitch(columns + width.reach) {}
+        pitch(columns + width.reach) {
+    const Axis& axis = p.axes[2];
+    const std::int64_t rows = p.axes[1].out;
+    const bool whole = rows > 1 && columns == axis.out;  // else rows are cut
+    if (!whole || axis.stride > 1 || p.padding_mode != PaddingMode::zeros) return;
+    if (std::max(rows, pitch) > kMostRowsBytes) return;  // refused
+    const std::int64_t shared = std::min(axis.pad_before, pitch - axis.in - axis.pad_before);
+    beyond = std::clamp<std::int64_t>(shared, 0, width.reach);
+    // Without fewer vectors it only makes them end in other rows, which are stored slowly.
+    const std::int64_t spared = (rows - 1) * beyond;
+    const std::int64_t positions = (rows - 1) * pitch + columns;
+    if (ceil_div(positions, kLine) == ceil_div(positions - spared, kLine)) beyond = 0;
+    pitch -= beyond;
+  }
 
-  std::int64_t plane(std::int64_t rows) const { return (rows + height.reach) * pitch; }
+  std::int64_t plane(std::int64_t rows) const { return (rows + height.reach) * pitch + beyond; }
 
   std::int64_t channel(std::int64_t rows) const {
     const std::int64_t elements = depth_taps * row_phases * column_phases * plane(rows);
-    constexpr std::int64_t line = 16;  // of float32
-    return odd_lines(elements, line);
+    return odd_lines(elements, kLine);
   }
 };
 
@@ -441,8 +457,16 @@ class DirectPlan final : public Plan {
                          depth.in, p.padding_mode);
         args.plane = d < 0 ? nullptr : from + d * strides.axis[0];
         table_.pad_plane(args);
+        end_planes(args.to, args.rows);
         args.to += args.phase_count * layout_.plane(rows_);
       }
+    }
+  }
+
+  // The columns of the last of `rows` padded rows that no other row shares, of every phase.
+  void end_planes(T* planes, std::int64_t rows) const {
+    for (const PadPhase& phase : phases_) {
+      std::fill_n(planes + phase.offset + rows * layout_.pitch, layout_.beyond, T(0));
     }
   }
 
@@ -489,6 +513,7 @@ class DirectPlan final : public Plan {
           table_.transpose(args);
           zero(phase.last, count);
         }
+        zero(0, layout_.beyond);
         to = plane + layout_.plane(rows_);
       }
     }
