@@ -50,13 +50,14 @@ class Plan {
   virtual void pack(const std::vector<WeightView>& weights, void* packed) const = 0;
 
   // How many threads a call with `limit` threads would use: fewer where there is too little work.
-  virtual int useful_threads(int limit) const = 0;
+  virtual int useful_threads(int limit) const;
   virtual std::size_t workspace_bytes(int threads) const = 0;
   virtual std::string tile() const = 0;
-  // How a call with so many threads cuts its work. There must be outputs.
-  virtual std::string partition(int threads) const = 0;
   virtual std::string reason() const = 0;
 
+  // How a call with so many threads cuts its work. There must be outputs.
+  virtual std::string partition(int threads) const = 0;
+  // There must be outputs.
   virtual void run(const ConvArrays& arrays, int threads) const = 0;
 
  private:
@@ -84,9 +85,10 @@ struct Algorithm {
   bool direct;
   // Why the algorithm cannot serve the problem; empty if it can.
   std::string (*refuses)(const ConvProblem&);
-  // Whether it is faster than those that follow, for a problem that it can serve. Looks at one
-  // image alone: never at the batch, threads or the machine.
+  // Whether it is faster than those that follow, for a problem that it can serve and that has
+  // outputs and inputs. Looks at one image alone: never at the batch, threads or the machine.
   bool (*pays)(const ConvProblem&);
+  // Of a problem of which the same holds, but for the batch.
   std::unique_ptr<Plan> (*plan)(ConvProblem);
 };
 

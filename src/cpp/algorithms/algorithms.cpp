@@ -31,20 +31,28 @@ const std::vector<Algorithm>& algorithms() {
   return list;
 }
 
+int Plan::useful_threads(int limit) const {
+  const std::int64_t worth = 1 + problem_.macs() / kMacsPerThread;
+  return static_cast<int>(std::min<std::int64_t>(limit, worth));
+}
+
 std::unique_ptr<Plan> make_plan(ConvProblem problem, const std::string& algorithm) {
+  const bool any = algorithm == "auto";
+  const bool any_direct = algorithm == "auto_direct";
+  // Only the definition divides no axis into blocks, and has no table per tap: outputs may have
+  // axes of length 0, and weights without elements kernels of any size.
+  const bool sums = has_sums(problem);
+  if ((any || any_direct) && !sums) return plan_reference(std::move(problem));
   for (const Algorithm& candidate : algorithms()) {
     const bool named = algorithm == candidate.name;
-    const bool eligible = algorithm == "auto" || (algorithm == "auto_direct" && candidate.direct);
-    if (!named && !eligible) continue;
+    if (!named && !any && !(any_direct && candidate.direct)) continue;
     const std::string refusal = candidate.refuses(problem);
     if (named && !refusal.empty()) {
       throw std::invalid_argument("algorithm: " + algorithm +
                                   " cannot serve this problem: " + refusal);
     }
     if (named || (refusal.empty() && candidate.pays(problem))) {
-      // Only the definition divides no axis into blocks, and has no table per tap: outputs may have
-      // axes of length 0, and weights without elements kernels of any size.
-      return (has_sums(problem) ? candidate.plan : plan_reference)(std::move(problem));
+      return (sums ? candidate.plan : plan_reference)(std::move(problem));
     }
   }
   throw std::invalid_argument("algorithm: unknown name " + algorithm);

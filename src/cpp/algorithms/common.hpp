@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "algorithms/algorithm.hpp"
+#include "core/padding.hpp"
 #include "core/split.hpp"
 #include "core/workspace.hpp"
 #include "kernels/kernel_table.hpp"
@@ -19,8 +22,18 @@ inline constexpr std::int64_t kFarBytes = 12 << 20;
 // place for each.
 inline constexpr std::int64_t kMostRowSpan = 1 << 16;
 
+// Of a kernel: taps are counted in 16 bits, and listed in tables.
+inline constexpr std::int64_t kMostTaps = 1024;
+static_assert(kMostTaps <= INT16_MAX);
+
 // Weights that stay in a 1 MiB L2 cache beside a block's copy of its input.
 inline constexpr std::int64_t kL2WeightBytes = 512 << 10;
+
+// The input that an output meets under a tap, or a negative number where that is zero padding.
+inline std::int64_t input_index(const Axis& axis, std::int64_t out, std::int64_t tap,
+                                PaddingMode mode) {
+  return padded_index(out * axis.stride + tap * axis.dilation - axis.pad_before, axis.in, mode);
+}
 
 // Calls visit(k, offset) for every weight of one output channel in accumulation order (types.hpp);
 // `offset` is where it stands relative to the channel's first weight.
@@ -265,7 +278,6 @@ inline double met_share(const Axis& axis, PaddingMode mode) {
 // The share of taps of the height and width axes that are not in zero padding: lanes of output
 // channels leave out most of the others.
 inline double taps_inside(const ConvProblem& p) {
-  if (p.out_pixels() == 0) return 1;
   double share = 1;
   for (const Axis* axis : {&p.axes[1], &p.axes[2]}) {
     share *= met_share(*axis, p.padding_mode);
@@ -292,9 +304,13 @@ inline Split blocks_for_even_tasks(std::int64_t total, std::int64_t others, int 
 // multiply-accumulates (10 to 25 microseconds) to itself.
 constexpr std::int64_t kMacsPerThread = 1 << 19;
 
-inline int worthwhile_threads(const ConvProblem& problem, int limit) {
-  const std::int64_t worth = 1 + problem.macs() / kMacsPerThread;
-  return static_cast<int>(std::min<std::int64_t>(limit, worth));
+// A plan of a template, for the problem's dtype.
+template <template <class> class AnyPlan, class Base = Plan>
+std::unique_ptr<Base> plan_of_dtype(ConvProblem problem) {
+  if (problem.dtype == DataType::float64) {
+    return std::make_unique<AnyPlan<double>>(std::move(problem));
+  }
+  return std::make_unique<AnyPlan<float>>(std::move(problem));
 }
 
 }  // namespace pyconv

@@ -97,8 +97,6 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   std::string reason() const override { return "one input channel per group, lanes are channels"; }
 
   void run(const ConvArrays& arrays, int threads) const override {
-    const ConvProblem& p = problem();
-    if (!p.has_outputs()) return;
     const Workspace workspace(workspace_bytes(threads));
     const T* const zeros = fill_zeros(workspace.get());
     std::byte* const scratch = after_zeros(workspace.get());
@@ -156,11 +154,6 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   };
 
   // Input positions of an axis.
-  struct Span {
-    std::int64_t begin, end;
-    std::int64_t size() const { return end - begin; }
-  };
-
   struct Scratch {
     std::int64_t* row_offsets;  // of the tile's input rows, all depths
     std::int64_t* column_offsets;
@@ -234,15 +227,6 @@ class DepthwiseChannelsPlan final : public RowsPlan {
                       {"blocks of channels", blocks.vectors.count()}});
   }
 
-  // The inputs under outputs [begin, end), of which there is at least one.
-  static Span inputs_under(const Axis& axis, std::int64_t begin, std::int64_t end) {
-    const std::int64_t reach = (axis.kernel - 1) * axis.dilation + 1;
-    Span span;
-    span.begin = std::clamp<std::int64_t>(begin * axis.stride - axis.pad_before, 0, axis.in);
-    span.end = std::clamp((end - 1) * axis.stride - axis.pad_before + reach, span.begin, axis.in);
-    return span;
-  }
-
   // Copied pixels have a vector's gap behind them, so that they stand in all sets of the cache.
   std::int64_t copy_pitch() const { return (copied_vectors_ + 1) * table_.lanes; }
 
@@ -251,8 +235,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     const std::int64_t outputs[] = {1, rows, columns_.largest()};
     for (std::size_t i = 0; i < 3; ++i) {
       const Axis& axis = problem().axes[i];
-      const std::int64_t reach = (axis.kernel - 1) * axis.dilation + 1;
-      pixels *= std::min(axis.in, (outputs[i] - 1) * axis.stride + reach);
+      pixels *= std::min(axis.in, axis.span(outputs[i]));
     }
     return pixels * copy_pitch() * static_cast<std::int64_t>(sizeof(T));
   }
@@ -268,7 +251,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     if (pixels * p.in_channels * std::int64_t(sizeof(T)) >= kMostCopiedBytes) return;
     if (!crowds(contiguous_strides(p, p.in_channels, &Axis::in), false)) return;
     const Axis& height = p.axes[1];
-    const std::int64_t shared = (height.kernel - 1) * height.dilation + 1 - height.stride;
+    const std::int64_t shared = height.span(1) - height.stride;
     for (copied_vectors_ = kMostCopiedVectors; copied_vectors_ >= kFewestCopiedVectors;
          copied_vectors_ /= 2) {
       std::int64_t rows = 0;
@@ -360,14 +343,13 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   Scratch carve(void* base) const {
     const std::int64_t rows = problem().axes[0].kernel * input_rows(kMaxDepthwiseChannelRows);
     Carver carver(base);
-    const auto count = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     Scratch scratch;
-    scratch.row_offsets = carver.take<std::int64_t>(count(rows));
-    scratch.column_offsets = carver.take<std::int64_t>(count(input_columns()));
-    scratch.pixels = carver.take<const T*>(count(rows * input_columns()));
-    scratch.sums = carver.take<T>(count(kMaxDepthwiseChannelRows * kDepthwiseColumns * chunk_));
+    scratch.row_offsets = carver.take<std::int64_t>(rows);
+    scratch.column_offsets = carver.take<std::int64_t>(input_columns());
+    scratch.pixels = carver.take<const T*>(rows * input_columns());
+    scratch.sums = carver.take<T>(kMaxDepthwiseChannelRows * kDepthwiseColumns * chunk_);
     scratch.copy =
-        carver.take<T>(copied_rows_ > 0 ? count(copy_bytes(copied_rows_)) / sizeof(T) : 0);
+        carver.take<T>(copied_rows_ > 0 ? copy_bytes(copied_rows_) / std::int64_t(sizeof(T)) : 0);
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -379,9 +361,8 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     for (std::int64_t o = 0; o < count; ++o) {
       // Inputs that the output before meets under later taps are in the table already.
       for (std::int64_t tap = o == 0 ? 0 : axis.kernel - step_[i]; tap < axis.kernel; ++tap) {
-        const std::int64_t at = padded_index(
-            (first + o * tile_[i].spacing) * axis.stride + tap * axis.dilation - axis.pad_before,
-            axis.in, problem().padding_mode);
+        const std::int64_t at =
+            input_index(axis, first + o * tile_[i].spacing, tap, problem().padding_mode);
         if (at >= 0) to[o * step_[i] + tap] = at * stride;
       }
     }
@@ -402,9 +383,9 @@ class DepthwiseChannelsPlan final : public RowsPlan {
   // Copies the input under the task, which is what it reads from then on.
   void copy_block(Task& task) const {
     const ConvProblem& p = problem();
-    const Span depth = inputs_under(p.axes[0], task.depth, task.depth + 1);
-    const Span height = inputs_under(p.axes[1], task.row_begin, task.row_end);
-    const Span width = inputs_under(p.axes[2], task.column_begin, task.column_end);
+    const Range depth = p.axes[0].inputs_under(task.depth, task.depth + 1);
+    const Range height = p.axes[1].inputs_under(task.row_begin, task.row_end);
+    const Range width = p.axes[2].inputs_under(task.column_begin, task.column_end);
     PixelRowArgs<T> row{};
     row.channel_stride = 1;
     row.column_stride = task.strides.axis[2];
@@ -436,9 +417,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
     const std::int64_t height = input_rows(task.rows);
     for (std::int64_t td = 0; td < depth.kernel; ++td) {
       std::int64_t* rows = task.row_offsets + td * height;
-      const std::int64_t d =
-          padded_index(task.depth * depth.stride + td * depth.dilation - depth.pad_before, depth.in,
-                       p.padding_mode);
+      const std::int64_t d = input_index(depth, task.depth, td, p.padding_mode);
       if (d < 0) {
         std::fill_n(rows, height, kZeros);
         continue;
@@ -569,10 +548,7 @@ class DepthwiseChannelsPlan final : public RowsPlan {
 }  // namespace
 
 std::unique_ptr<RowsPlan> plan_depthwise_channels(ConvProblem problem) {
-  if (problem.dtype == DataType::float64) {
-    return std::make_unique<DepthwiseChannelsPlan<double>>(std::move(problem));
-  }
-  return std::make_unique<DepthwiseChannelsPlan<float>>(std::move(problem));
+  return plan_of_dtype<DepthwiseChannelsPlan, RowsPlan>(std::move(problem));
 }
 
 }  // namespace pyconv

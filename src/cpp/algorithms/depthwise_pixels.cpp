@@ -75,8 +75,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
     find_plane_kernel();
     zeros_ = row_length_;
     if (in_place_) {
-      zeros_ = std::max(zeros_, round_up(columns_.largest(), table_.lanes) * width.stride +
-                                    (width.kernel - 1) * width.dilation + 1);
+      zeros_ = std::max(zeros_, width.span(round_up(columns_.largest(), table_.lanes) + 1));
     }
     rows_ = Split::by_limit(p.axes[1].out, most_rows());
   }
@@ -120,8 +119,6 @@ class DepthwisePixelsPlan final : public RowsPlan {
   }
 
   void run(const ConvArrays& arrays, int threads) const override {
-    const ConvProblem& p = problem();
-    if (!p.has_outputs()) return;
     const Blocks blocks = blocking(threads, serves_planes(arrays));
     const Workspace workspace(workspace_bytes(threads));
     const T* const zeros = fill_zeros(workspace.get());
@@ -279,10 +276,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
   }
 
   // Input rows that `rows` output rows reach over.
-  std::int64_t positions(std::int64_t rows) const {
-    const Axis& height = problem().axes[1];
-    return (rows - 1) * height.stride + (height.kernel - 1) * height.dilation + 1;
-  }
+  std::int64_t positions(std::int64_t rows) const { return problem().axes[1].span(rows); }
 
   std::int64_t copy_elements(std::int64_t rows) const {
     return problem().axes[0].kernel * positions(rows) * row_length_;
@@ -311,8 +305,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const std::int64_t copies = problem().axes[0].kernel * positions(rows);
     Carver carver(base);
     const auto take = [&](auto*& piece, std::int64_t count) {
-      piece =
-          carver.take<std::remove_reference_t<decltype(*piece)>>(static_cast<std::size_t>(count));
+      piece = carver.take<std::remove_reference_t<decltype(*piece)>>(count);
     };
     Scratch scratch;
     take(scratch.planes, problem().axes[0].kernel);
@@ -422,9 +415,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const auto& [depth, height, width] = p.axes;
     std::int64_t count = 0;
     for (std::int64_t td = 0; td < depth.kernel; ++td) {
-      const std::int64_t d =
-          padded_index(task.depth * depth.stride + td * depth.dilation - depth.pad_before, depth.in,
-                       p.padding_mode);
+      const std::int64_t d = input_index(depth, task.depth, td, p.padding_mode);
       if (d < 0) continue;
       task.planes[count++] = {x + d * arrays.x_strides.axis[0],
                               weights + td * height.kernel * width.kernel};
@@ -577,9 +568,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const Axis& height = p.axes[1];
     std::int64_t* end = to + (tile_rows - 1) * row_step_ + height.kernel;
     std::fill(to, end, kZeros);
-    const std::int64_t d =
-        padded_index(task.depth * depth.stride + td * depth.dilation - depth.pad_before, depth.in,
-                     p.padding_mode);
+    const std::int64_t d = input_index(depth, task.depth, td, p.padding_mode);
     if (d < 0) return end;
     for (std::int64_t r = 0; r < count; ++r) {
       // Rows that the one before meets under later taps are in the table already.
@@ -726,10 +715,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
 }  // namespace
 
 std::unique_ptr<RowsPlan> plan_depthwise_pixels(ConvProblem problem) {
-  if (problem.dtype == DataType::float64) {
-    return std::make_unique<DepthwisePixelsPlan<double>>(std::move(problem));
-  }
-  return std::make_unique<DepthwisePixelsPlan<float>>(std::move(problem));
+  return plan_of_dtype<DepthwisePixelsPlan, RowsPlan>(std::move(problem));
 }
 
 }  // namespace pyconv

@@ -155,8 +155,7 @@ class DirectPlan final : public Plan {
         tiles_(problem(), table_) {
     const std::vector<Group>& groups = problem().groups;
     for (std::size_t g = 0; g < groups.size(); ++g) {
-      const std::int64_t tile_rows = std::max<std::int64_t>(1, tiles_.of(g).largest());
-      widest_tile_ = std::max(widest_tile_, table_.direct_vectors[tile_rows - 1]);
+      widest_tile_ = std::max(widest_tile_, table_.direct_vectors[tiles_.of(g).largest() - 1]);
     }
     choose_block();
     phases_ = phases();
@@ -168,7 +167,7 @@ class DirectPlan final : public Plan {
   }
 
   std::string name() const override { return "direct"; }
-  std::string packing() const override { return "direct"; }
+  std::string packing() const override { return tiles_.packing(); }
 
   std::size_t packed_bytes() const override { return static_cast<std::size_t>(tiles_.bytes()); }
 
@@ -176,18 +175,11 @@ class DirectPlan final : public Plan {
     tiles_.pack(weights, packed);
   }
 
-  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
-
   std::size_t workspace_bytes(int threads) const override {
     return static_cast<std::size_t>(threads) * carve(nullptr).bytes;
   }
 
-  std::string tile() const override {
-    const std::int64_t rows = std::min(table_.tile_rows, most_out_channels(problem()));
-    if (rows < 1) return "none";
-    return std::to_string(rows) + " channels x " +
-           std::to_string(table_.direct_vectors[rows - 1] * table_.lanes) + " pixels";
-  }
+  std::string tile() const override { return tiles_.tile(); }
 
   std::string partition(int threads) const override { return partition_of(blocks(threads)).text(); }
 
@@ -196,8 +188,6 @@ class DirectPlan final : public Plan {
   }
 
   void run(const ConvArrays& arrays, int threads) const override {
-    const ConvProblem& p = problem();
-    if (!p.has_outputs()) return;
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const Blocks cut = blocks(threads);
@@ -257,8 +247,8 @@ class DirectPlan final : public Plan {
   void choose_block() {
     const ConvProblem& p = problem();
     const std::int64_t element = sizeof(T);
-    const std::int64_t most = std::max<std::int64_t>(1, most_in_channels(p));
-    const std::int64_t all_rows = std::max<std::int64_t>(1, p.axes[1].out);
+    const std::int64_t most = most_in_channels(p);
+    const std::int64_t all_rows = p.axes[1].out;
     const std::int64_t wanted = wanted_rows(p);
     const auto bytes = [&](std::int64_t rows, std::int64_t channels) {
       return layout_.channel(rows) * channels * element;
@@ -356,7 +346,7 @@ class DirectPlan final : public Plan {
     const std::int64_t planes =
         p.batch * static_cast<std::int64_t>(p.groups.size()) * p.axes[0].out;
     const std::int64_t rows = p.axes[1].out;
-    const std::int64_t most_shares = std::max<std::int64_t>(1, tiles_.most());
+    const std::int64_t most_shares = tiles_.most();
     Split columns = parts_;
     if (rows == 1 && most_shares < threads) {
       const std::int64_t width = p.axes[2].out;
@@ -366,7 +356,7 @@ class DirectPlan final : public Plan {
     const std::int64_t others = planes * columns.count();
     const Split row_blocks =
         Split::by_count(rows, even_blocks(ceil_div(rows, rows_), others, rows, threads));
-    const std::int64_t all = std::max<std::int64_t>(1, others * row_blocks.count());
+    const std::int64_t all = others * row_blocks.count();
     return {row_blocks, columns, std::clamp<std::int64_t>(threads / all, 1, most_shares)};
   }
 
@@ -398,15 +388,14 @@ class DirectPlan final : public Plan {
   }
 
   Scratch carve(void* base) const {
-    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     Carver carver(base);
     Scratch scratch;
     // The last vector of the last channel reads past its rows.
-    scratch.rows = carver.take<T>(size(channels_ * channel_stride_ + table_.lanes));
-    scratch.sums = carver.take<T>(size(sums_rows_ * most_vectors_ * table_.lanes));
-    scratch.spans = carver.take<PixelSpan>(size(most_vectors_ + rows_));
-    scratch.span_ends = carver.take<std::int32_t>(size(most_vectors_));
-    scratch.phases = carver.take<PadPhase>(phases_.size());
+    scratch.rows = carver.take<T>(channels_ * channel_stride_ + table_.lanes);
+    scratch.sums = carver.take<T>(sums_rows_ * most_vectors_ * table_.lanes);
+    scratch.spans = carver.take<PixelSpan>(most_vectors_ + rows_);
+    scratch.span_ends = carver.take<std::int32_t>(most_vectors_);
+    scratch.phases = carver.take<PadPhase>(static_cast<std::int64_t>(phases_.size()));
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -452,9 +441,7 @@ class DirectPlan final : public Plan {
       args.to = scratch.rows + (c - channel) * channel_stride_;
       for (std::int64_t tap = 0; tap < layout_.depth_taps; ++tap) {
         const Axis& depth = p.axes[0];
-        const std::int64_t d =
-            padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before,
-                         depth.in, p.padding_mode);
+        const std::int64_t d = input_index(depth, at.depth, tap, p.padding_mode);
         args.plane = d < 0 ? nullptr : from + d * strides.axis[0];
         table_.pad_plane(args);
         end_planes(args.to, args.rows);
@@ -491,9 +478,7 @@ class DirectPlan final : public Plan {
       }
     };
     for (std::int64_t tap = 0; tap < layout_.depth_taps; ++tap) {
-      const std::int64_t d =
-          padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before, depth.in,
-                       p.padding_mode);
+      const std::int64_t d = input_index(depth, at.depth, tap, p.padding_mode);
       for (std::size_t i = 0; i < phases_.size(); ++i) {
         const PadPhase& phase = scratch.phases[i];
         T* const plane = to;
@@ -699,7 +684,6 @@ class DirectPlan final : public Plan {
 // Beyond these bounds a copy of padded rows is large for what it saves; they also keep offsets
 // within 32 bits.
 bool rows_fit(const ConvProblem& p) {
-  constexpr std::int64_t kMostTaps = 1024;
   for (const Axis& axis : p.axes) {
     const bool cut = &axis == &p.axes[2];
     if (axis.kernel > kMostTaps || (!cut && axis.out > kMostRowsBytes)) return false;
@@ -726,7 +710,7 @@ std::string direct_refuses(const ConvProblem& problem) {
 LaneCosts::LaneCosts(const ConvProblem& p)
     : channels_last_(p.channels_last),
       taps_(static_cast<double>(p.taps())),
-      width_(static_cast<double>(std::max<std::int64_t>(1, p.axes[2].out))),
+      width_(static_cast<double>(p.axes[2].out)),
       inside_(taps_inside(p)) {
   const RowLayout layout(p, p.axes[2].out);
   pitch_ = static_cast<double>(layout.pitch) / width_;
@@ -773,8 +757,8 @@ double LaneCosts::channels(std::int64_t in_channels, std::int64_t out_channels) 
 
 bool direct_pays(const ConvProblem& p) {
   if (p.taps() == 1 && !p.channels_last) return false;  // no tap shares the copy
-  const std::int64_t ins = std::max<std::int64_t>(1, most_in_channels(p));
-  const std::int64_t outs = std::max<std::int64_t>(1, most_out_channels(p));
+  const std::int64_t ins = most_in_channels(p);
+  const std::int64_t outs = most_out_channels(p);
   // Of many channels, single rows are better packed for im2col than copied in parts.
   if (p.axes[1].out == 1 && outs >= 32 && ins >= 16 && row_parts(p).count() > 1) return false;
   if (p.channels_last && p.padding_mode != PaddingMode::zeros) return false;
@@ -783,10 +767,7 @@ bool direct_pays(const ConvProblem& p) {
 }
 
 std::unique_ptr<Plan> plan_direct(ConvProblem problem) {
-  if (problem.dtype == DataType::float64) {
-    return std::make_unique<DirectPlan<double>>(std::move(problem));
-  }
-  return std::make_unique<DirectPlan<float>>(std::move(problem));
+  return plan_of_dtype<DirectPlan>(std::move(problem));
 }
 
 }  // namespace pyconv

@@ -67,8 +67,6 @@ constexpr std::int64_t kTileDepth = 512;
 
 constexpr std::int64_t kEverywhere = std::int64_t(1) << 60;  // further than any column
 
-constexpr std::int64_t kMostTaps = 1024;
-
 // Narrow pixels meet zero padding under every tap: not worth it where that is much.
 constexpr double kNarrowMet = 0.75;
 
@@ -163,10 +161,10 @@ std::int64_t panel_vectors(const ConvProblem& p, const KernelTable<T>& table) {
     return cycles;
   };
   const auto cycles = [&](std::int64_t limit) {
-    const Split panels = Split::by_limit(ceil_div(most_out_channels(p), table.lanes), limit);
+    const Split panels = Split::by_limit_even(ceil_div(most_out_channels(p), table.lanes), limit);
     double sum = 0;
-    for (std::int64_t panel = 0; panel < panels.count(); panel += panels.alike(panel)) {
-      sum += static_cast<double>(panels.alike(panel)) * row_cycles(panels.size(panel));
+    for (std::int64_t panel = 0; panel < panels.count(); ++panel) {
+      sum += row_cycles(panels.size(panel));
     }
     return sum;
   };
@@ -185,10 +183,9 @@ class DirectChannelsPlan final : public Plan {
         axes_(problem().axes) {
     const ConvProblem& p = problem();
     const std::int64_t in_channels = most_in_channels(p);
-    const std::int64_t vectors = ceil_div(most_out_channels(p), table_.lanes);
-    widest_ = std::max<std::int64_t>(1, vectors) * table_.lanes;
+    widest_ = round_up(most_out_channels(p), table_.lanes);
     narrow_ = has_narrow_pixels(p);
-    if (narrow_) pitch_ = std::max<std::int64_t>(1, in_channels);
+    if (narrow_) pitch_ = in_channels;
     group_blocks_ = ceil_div(in_channels, kChannelBlock);
     const Axis& width = axes_[2];
     if (one_phase(width)) {
@@ -203,8 +200,7 @@ class DirectChannelsPlan final : public Plan {
     list_width_taps();
     bands_ = column_bands(width, narrow_ || p.padding_mode != PaddingMode::zeros);
     find_margins();
-    if (groups_are_alike(p) && p.channels_last && in_channels > 0 &&
-        in_channels % kChannelBlock == 0) {
+    if (groups_are_alike(p) && p.channels_last && in_channels % kChannelBlock == 0) {
       groups_together_ = std::clamp<std::int64_t>(kChannelsTogether / in_channels, 1,
                                                   static_cast<std::int64_t>(p.groups.size()));
     }
@@ -225,8 +221,6 @@ class DirectChannelsPlan final : public Plan {
     panels_.pack(weights, packed);
   }
 
-  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
-
   std::size_t workspace_bytes(int threads) const override {
     return static_cast<std::size_t>(threads) * carve(nullptr).bytes;
   }
@@ -243,7 +237,6 @@ class DirectChannelsPlan final : public Plan {
 
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
-    if (!p.has_outputs()) return;
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const Blocking blocks = blocking(threads);
@@ -354,9 +347,7 @@ class DirectChannelsPlan final : public Plan {
   }
 
   // From the first to the last of them.
-  std::int64_t row_span(std::int64_t rows) const {
-    return (rows - 1) * axes_[1].stride + (axes_[1].kernel - 1) * axes_[1].dilation + 1;
-  }
+  std::int64_t row_span(std::int64_t rows) const { return axes_[1].span(rows); }
 
   std::int64_t copy_elements(std::int64_t rows, std::int64_t columns) const {
     return pass_blocks_ * layout(rows, columns).block_pitch;
@@ -401,12 +392,11 @@ class DirectChannelsPlan final : public Plan {
   void choose_block() {
     const ConvProblem& p = problem();
     const auto elements = [](std::int64_t bytes) { return bytes / std::int64_t(sizeof(T)); };
-    const std::int64_t width = std::max<std::int64_t>(1, axes_[2].out);
-    const std::int64_t height = std::max<std::int64_t>(1, axes_[1].out);
+    const std::int64_t width = axes_[2].out;
+    const std::int64_t height = axes_[1].out;
     std::int64_t most_pixels = kMostPixels;
     if (p.channels_last) {
-      const std::int64_t pixel_bytes =
-          std::max<std::int64_t>(1, most_out_channels(p)) * std::int64_t(sizeof(T));
+      const std::int64_t pixel_bytes = most_out_channels(p) * std::int64_t(sizeof(T));
       most_pixels = std::clamp<std::int64_t>(kOutputBytes / pixel_bytes, 64, kMostPixels);
     }
     // Up to so many pixels whose copy takes no more than so much.
@@ -497,23 +487,22 @@ class DirectChannelsPlan final : public Plan {
   }
 
   Scratch carve(void* base) const {
-    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     Carver carver(base);
     Scratch scratch;
     // A block of fewer columns may be the one whose narrow rows are moved apart.
     const std::int64_t apart =
         narrow_ ? axes_[0].kernel * input_rows(rows_) * kChannelBlock : std::int64_t(0);
-    scratch.copy = carver.take<T>(size(copy_elements(rows_, columns_) + apart));
+    scratch.copy = carver.take<T>(copy_elements(rows_, columns_) + apart);
     const std::int64_t width = one_pass_ ? panels_.vectors() * table_.lanes : widest_;
-    scratch.sums = carver.take<T>(size(rows_ * columns_ * width));
+    scratch.sums = carver.take<T>(rows_ * columns_ * width);
     std::int64_t taps = 0;
     for (const Band& band : bands_) taps += static_cast<std::int64_t>(band.taps.size());
     const std::int64_t units = axes_[0].kernel * axes_[1].kernel * taps * rows_;
-    scratch.units = carver.take<TapUnit>(narrow_ ? 0 : size(units));
-    scratch.window_rows = carver.take<WindowRow>(narrow_ ? size(units) : 0);
-    scratch.unit_ends = carver.take<std::int32_t>(size(rows_) * bands_.size());
-    scratch.slots = carver.take<std::int32_t>(size(row_span(rows_)));
-    scratch.sources = carver.take<std::int64_t>(size(input_rows(rows_)));
+    scratch.units = carver.take<TapUnit>(narrow_ ? 0 : units);
+    scratch.window_rows = carver.take<WindowRow>(narrow_ ? units : 0);
+    scratch.unit_ends = carver.take<std::int32_t>(rows_ * static_cast<std::int64_t>(bands_.size()));
+    scratch.slots = carver.take<std::int32_t>(row_span(rows_));
+    scratch.sources = carver.take<std::int64_t>(input_rows(rows_));
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -569,8 +558,7 @@ class DirectChannelsPlan final : public Plan {
     const ConvProblem& p = problem();
     const auto& [depth, height, width] = axes_;
     const Strides& strides = arrays.x_strides;
-    const std::int64_t after = (at.row + at.rows - 1) * height.stride - height.pad_before +
-                               (height.kernel - 1) * height.dilation + 1;
+    const std::int64_t after = at.row * height.stride - height.pad_before + height.span(at.rows);
     const std::int64_t first = std::max<std::int64_t>(0, after);
     const std::int64_t rows = std::min(at.rows * height.stride, height.in - first);
     const Group& group = p.groups[at.group];
@@ -620,8 +608,7 @@ class DirectChannelsPlan final : public Plan {
     const Group& group = problem().groups[g];
     const Split& panels = panels_.of(g);
     const std::int64_t taps = problem().taps();
-    const std::int64_t block_depth =
-        std::min(kChannelBlock, std::max<std::int64_t>(1, group.in_channels)) * taps;
+    const std::int64_t block_depth = std::min(kChannelBlock, group.in_channels) * taps;
     const std::int64_t chunk = kChannelBlock * std::max<std::int64_t>(1, kTileDepth / block_depth);
     const std::int64_t vectors = panels.size(panel);
     const std::int64_t width = vectors * table_.lanes;
@@ -674,9 +661,7 @@ class DirectChannelsPlan final : public Plan {
     args.step = column_step_;
     const std::int64_t skipped = copy_begin(at);
     args.start = at.column * width.stride - width.pad_before + skipped;
-    args.count = phases_ == 1
-                     ? copied_columns(at.columns) - skipped
-                     : (at.columns - 1) * width.stride + (width.kernel - 1) * width.dilation + 1;
+    args.count = phases_ == 1 ? copied_columns(at.columns) - skipped : width.span(at.columns);
     args.count =
         std::max<std::int64_t>(0, std::min(args.count, margin_after_ + width.in - args.start));
     const auto inside = [&](std::int64_t upto) {
@@ -725,9 +710,7 @@ class DirectChannelsPlan final : public Plan {
   }
 
   std::int64_t input_depth(const Place& at, std::int64_t tap) const {
-    const Axis& depth = axes_[0];
-    return padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before, depth.in,
-                        problem().padding_mode);
+    return input_index(axes_[0], at.depth, tap, problem().padding_mode);
   }
 
   // For each output row and band, the taps that meet the input.
@@ -930,16 +913,13 @@ bool direct_channels_pays(const ConvProblem& p) {
   // multiply-adds per channel of the other, of which a twentieth is enough; im2col copies whole
   // vectors of long rows.
   const bool long_rows = p.axes[2].out >= 256 && p.axes[2].stride == 1;
-  const double layout = 1 / static_cast<double>(std::max<std::int64_t>(1, most_in_channels(p))) +
-                        1 / static_cast<double>(std::max<std::int64_t>(1, most_out_channels(p)));
+  const double layout =
+      1 / static_cast<double>(most_in_channels(p)) + 1 / static_cast<double>(most_out_channels(p));
   return !long_rows || 14 * layout < 0.05 * static_cast<double>(p.taps());
 }
 
 std::unique_ptr<Plan> plan_direct_channels(ConvProblem problem) {
-  if (problem.dtype == DataType::float64) {
-    return std::make_unique<DirectChannelsPlan<double>>(std::move(problem));
-  }
-  return std::make_unique<DirectChannelsPlan<float>>(std::move(problem));
+  return plan_of_dtype<DirectChannelsPlan>(std::move(problem));
 }
 
 }  // namespace pyconv

@@ -59,7 +59,7 @@ const std::byte* moved(const void* base, std::int64_t elements, std::int64_t ele
 struct FusedPlan::Buffers {
   std::array<ConvArrays, kMostStages> arrays;
   std::array<void*, kMostStages> memory;  // of the output of each stage but the last
-  std::array<Rows, kMostStages> held;
+  std::array<Range, kMostStages> held;
   void* workspace;  // of the stages
 };
 
@@ -126,7 +126,6 @@ std::size_t FusedPlan::workspace_bytes(int threads) const {
 }
 
 void FusedPlan::run(const std::vector<ConvArrays>& arrays, int threads) const {
-  if (!last().has_outputs()) return;
   if (is_whole(threads)) return run_whole(arrays, threads);
   const std::size_t bytes = buffers_bytes(rows_) + stage_workspace_bytes();
   const Workspace workspace(static_cast<std::size_t>(threads) * bytes);
@@ -140,17 +139,13 @@ void FusedPlan::run(const std::vector<ConvArrays>& arrays, int threads) const {
 }
 
 // The rows of a stage's input that its output rows `out` read.
-FusedPlan::Rows FusedPlan::rows_under(std::size_t stage, Rows out) const {
-  const Axis& axis = stages_[stage]->problem().axes[1];
-  const std::int64_t reach = (axis.kernel - 1) * axis.dilation + 1;
-  const auto inside = [&](std::int64_t row) { return std::clamp<std::int64_t>(row, 0, axis.in); };
-  return {inside(out.begin * axis.stride - axis.pad_before),
-          inside((out.end - 1) * axis.stride - axis.pad_before + reach)};
+Range FusedPlan::rows_under(std::size_t stage, Range out) const {
+  return stages_[stage]->problem().axes[1].inputs_under(out.begin, out.end);
 }
 
 std::int64_t FusedPlan::most_rows_under(std::size_t stage, std::int64_t out_rows) const {
   const Axis& axis = stages_[stage]->problem().axes[1];
-  return std::min(axis.in, (out_rows - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1);
+  return std::min(axis.in, axis.span(out_rows));
 }
 
 // Of `rows` rows of the output of a stage, in the layout of the arrays.
@@ -248,6 +243,7 @@ void FusedPlan::run_whole(std::vector<ConvArrays> arrays, int threads) const {
   ConvArrays& end = arrays.back();
   for (std::int64_t image = 0; image < first_.batch; ++image) {
     for (std::size_t stage = 0; stage < stages_.size(); ++stage) {
+      if (!stages_[stage]->problem().has_outputs()) continue;
       stages_[stage]->run(arrays[stage], threads);
     }
     first.x = moved(first.x, first.x_strides.batch, element());
@@ -256,7 +252,7 @@ void FusedPlan::run_whole(std::vector<ConvArrays> arrays, int threads) const {
   }
 }
 
-void FusedPlan::run_range(const std::vector<ConvArrays>& arrays, std::int64_t image, Rows range,
+void FusedPlan::run_range(const std::vector<ConvArrays>& arrays, std::int64_t image, Range range,
                           void* workspace) const {
   Buffers buffers;
   std::copy(arrays.begin(), arrays.end(), buffers.arrays.begin());
@@ -283,12 +279,12 @@ void FusedPlan::run_range(const std::vector<ConvArrays>& arrays, std::int64_t im
 }
 
 // Computes output rows of a stage, and before that what is missing of the rows under them.
-void FusedPlan::compute(Buffers& buffers, std::size_t stage, Rows rows) const {
+void FusedPlan::compute(Buffers& buffers, std::size_t stage, Range rows) const {
   if (stage > 0) {
     const std::size_t before = stage - 1;
     const Strides& strides = buffers.arrays[stage].x_strides;
-    const Rows needed = rows_under(stage, rows);
-    Rows& held = buffers.held[before];
+    const Range needed = rows_under(stage, rows);
+    Range& held = buffers.held[before];
     const std::int64_t kept = std::max<std::int64_t>(0, held.end - needed.begin);
     if (kept > 0) {
       const ConvProblem& p = stages_[before]->problem();
@@ -303,7 +299,7 @@ void FusedPlan::compute(Buffers& buffers, std::size_t stage, Rows rows) const {
     buffers.arrays[before].out = moved(buffers.memory[before], -first_row, element());
     buffers.arrays[stage].x = buffers.arrays[before].out;
     held = needed;
-    const Rows missing = {needed.begin + kept, needed.end};
+    const Range missing = {needed.begin + kept, needed.end};
     if (missing.begin < missing.end) compute(buffers, before, missing);
   }
   by_rows_[stage]->run_rows(buffers.arrays[stage], rows.begin, rows.end, buffers.workspace);

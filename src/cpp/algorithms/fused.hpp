@@ -51,14 +51,9 @@ class FusedPlan {
 
  private:
   struct Buffers;
-  struct Rows {
-    std::int64_t begin;
-    std::int64_t end;
-  };
-
   std::int64_t element() const { return element_bytes(first_.dtype); }
 
-  Rows rows_under(std::size_t stage, Rows out) const;
+  Range rows_under(std::size_t stage, Range out) const;
   std::int64_t most_rows_under(std::size_t stage, std::int64_t out_rows) const;
   Strides buffer_strides(std::size_t stage, std::int64_t rows) const;
   std::size_t buffer_bytes(std::size_t stage, std::int64_t rows) const;
@@ -71,9 +66,9 @@ class FusedPlan {
   std::size_t stage_workspace_bytes() const;
 
   void run_whole(std::vector<ConvArrays> arrays, int threads) const;
-  void run_range(const std::vector<ConvArrays>& arrays, std::int64_t image, Rows range,
+  void run_range(const std::vector<ConvArrays>& arrays, std::int64_t image, Range range,
                  void* workspace) const;
-  void compute(Buffers& buffers, std::size_t stage, Rows rows) const;
+  void compute(Buffers& buffers, std::size_t stage, Range rows) const;
 
   ConvProblem first_;
   ConvProblem last_;

@@ -54,8 +54,6 @@ constexpr std::int64_t kMostZeroBytes = 64 << 10;
 // Sums of a vector at a time, which may go through scratch: 16 KiB of float32 stay in L1.
 constexpr std::int64_t kMostPixels = 256;
 
-constexpr std::int64_t kMostTaps = 1024;
-
 // Per group: a plan lists the vectors of them.
 constexpr std::int64_t kMostOutChannels = 1 << 16;
 
@@ -329,7 +327,7 @@ class GroupedPlan final : public Plan {
     const Axis& width = problem().axes[2];
     Columns c;
     c.start = column * width.stride - width.pad_before;
-    c.count = (columns - 1) * width.stride + (width.kernel - 1) * width.dilation + 1;
+    c.count = width.span(columns);
     c.first = std::clamp<std::int64_t>(-c.start, 0, c.count);
     c.last = std::clamp(width.in - c.start, c.first, c.count);
     c.pitch = c.count * pixel_;
@@ -377,7 +375,7 @@ class GroupedPlan final : public Plan {
       rows = fitting_rows();
     }
     rows_ = Split::by_limit(rows_of_phase(0), rows);
-    part_rows_ = std::max<std::int64_t>(1, kMostPixels / std::max<std::int64_t>(1, columns));
+    part_rows_ = std::max<std::int64_t>(1, kMostPixels / columns);
     const std::int64_t most_bytes = copy_tiles_ ? kNearBytes : kCopyBytes;
     while (part_rows_ > 1 && (bytes_of(most_slots(part_rows_), columns) > most_bytes ||
                               bytes_of(copied_rows(), columns) > kCopyBytes)) {
@@ -397,7 +395,6 @@ class GroupedPlan final : public Plan {
   }
 
   Scratch carve(void* base) const {
-    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     const std::int64_t rows = rows_.largest();
     const Axis& height = problem().axes[1];
     Carver carver(base);
@@ -405,15 +402,15 @@ class GroupedPlan final : public Plan {
     const std::int64_t depth = problem().axes[0].kernel;
     const Columns columns = columns_of(0, columns_.largest());
     // A vector may be loaded whole at the last pixel.
-    scratch.copy = carver.take<T>(size(depth * copied_rows() * columns.pitch + table_.lanes));
-    scratch.sums = carver.take<T>(size(std::max(kMostPixels, columns_.largest()) * table_.lanes));
+    scratch.copy = carver.take<T>(depth * copied_rows() * columns.pitch + table_.lanes);
+    scratch.sums = carver.take<T>(std::max(kMostPixels, columns_.largest()) * table_.lanes);
     scratch.pixels =
-        carver.take<const T*>(size(copy_tiles_ ? 0 : depth * most_slots(rows) * columns.count));
-    scratch.units = carver.take<TapRow>(size(rows * depth * height.kernel));
-    scratch.unit_ends = carver.take<std::int32_t>(size(rows));
-    scratch.slot_ends = carver.take<std::int32_t>(size(rows));
-    scratch.slots = carver.take<std::int32_t>(size(row_span(rows)));
-    scratch.sources = carver.take<std::int64_t>(size(most_slots(rows)));
+        carver.take<const T*>(copy_tiles_ ? 0 : depth * most_slots(rows) * columns.count);
+    scratch.units = carver.take<TapRow>(rows * depth * height.kernel);
+    scratch.unit_ends = carver.take<std::int32_t>(rows);
+    scratch.slot_ends = carver.take<std::int32_t>(rows);
+    scratch.slots = carver.take<std::int32_t>(row_span(rows));
+    scratch.sources = carver.take<std::int64_t>(most_slots(rows));
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -482,9 +479,7 @@ class GroupedPlan final : public Plan {
   }
 
   std::int64_t input_depth(const Place& at, std::int64_t tap) const {
-    const Axis& depth = problem().axes[0];
-    return padded_index(at.depth * depth.stride + tap * depth.dilation - depth.pad_before, depth.in,
-                        problem().padding_mode);
+    return input_index(problem().axes[0], at.depth, tap, problem().padding_mode);
   }
 
   // For each output row, the rows of the kernel that meet the input, and the input rows that they
@@ -756,7 +751,6 @@ bool pixels_pay(const ConvProblem& p) {
   const bool undilated = height.dilation == 1 && width.dilation == 1;
   const bool plane =
       square && (undilated || width.stride == 1) && p.padding_mode == PaddingMode::zeros;
-  if (width.out < 1) return false;
   if (has_short_vectors()) {
     if (height.out == 1) return width.stride <= 2 && width.out >= 60 * (4 + p.taps());
     if (p.taps() == 1) return width.stride == 1 && width.out >= 48;
@@ -801,8 +795,7 @@ std::string grouped_refuses(const ConvProblem& p) {
     }
   }
   const Axis& width = p.axes[2];
-  const std::int64_t columns =
-      (kMostGroupedColumns - 1) * width.stride + (width.kernel - 1) * width.dilation + 1;
+  const std::int64_t columns = width.span(kMostGroupedColumns);
   const std::int64_t element = element_bytes(p.dtype);
   const std::int64_t bytes = columns * kChannelBlock * element;
   if (bytes > kMostCopyBytes || bytes * p.axes[0].kernel * p.axes[1].kernel > kMostCopyBytes ||
@@ -858,10 +851,7 @@ bool grouped_pays(const ConvProblem& p) {
 }
 
 std::unique_ptr<Plan> plan_grouped(ConvProblem problem) {
-  if (problem.dtype == DataType::float64) {
-    return std::make_unique<GroupedPlan<double>>(std::move(problem));
-  }
-  return std::make_unique<GroupedPlan<float>>(std::move(problem));
+  return plan_of_dtype<GroupedPlan>(std::move(problem));
 }
 
 }  // namespace pyconv

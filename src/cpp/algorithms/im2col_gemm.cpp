@@ -21,6 +21,7 @@
 #include "algorithms/common.hpp"
 #include "algorithms/output.hpp"
 #include "algorithms/pixel_spans.hpp"
+#include "algorithms/weight_panels.hpp"
 #include "core/parallel.hpp"
 #include "core/partition.hpp"
 #include "core/workspace.hpp"
@@ -41,23 +42,12 @@ template <class T>
 class Im2colGemmPlan final : public RowsPlan {
  public:
   explicit Im2colGemmPlan(ConvProblem problem_in)
-      : RowsPlan(std::move(problem_in)), table_(kernels<T>()) {
+      : RowsPlan(std::move(problem_in)),
+        table_(kernels<T>()),
+        lanes_are_channels_(choose_lanes()),
+        panels_(problem(), table_, channels_of(1),
+                lanes_are_channels_ ? table_.tile_vectors : table_.tile_rows, Split::by_limit) {
     const ConvProblem& p = problem();
-    lanes_are_channels_ = choose_lanes();
-    std::int64_t packed = 0;
-    for (const Group& group : p.groups) {
-      GroupPlan plan;
-      plan.weight_parts =
-          lanes_are_channels_
-              ? Split::by_limit(ceil_div(group.out_channels, table_.lanes), table_.tile_vectors)
-              : Split::by_limit(group.out_channels, table_.tile_rows);
-      plan.depth = group.in_channels * p.taps();
-      plan.packed_offset = packed;
-      packed += round_to_lanes(group.out_channels) * plan.depth;
-      deepest_ = std::max(deepest_, plan.depth);
-      groups_.push_back(plan);
-    }
-    packed_elements_ = packed;
     for (int axis = 0; axis < kSpatialAxes; ++axis) {
       taps_[axis] = tap_ranges(p.axes[static_cast<std::size_t>(axis)]);
     }
@@ -67,21 +57,14 @@ class Im2colGemmPlan final : public RowsPlan {
   std::string name() const override { return "im2col_gemm"; }
 
   std::string packing() const override {
-    return std::string("im2col_gemm/") + (lanes_are_channels_ ? "channels" : "pixels");
+    return lanes_are_channels_ ? "im2col_gemm" : RowTiles<T>::packing();
   }
 
-  std::size_t packed_bytes() const override {
-    return static_cast<std::size_t>(packed_elements_) * sizeof(T);
-  }
+  std::size_t packed_bytes() const override { return static_cast<std::size_t>(panels_.bytes()); }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
-    for (std::size_t g = 0; g < weights.size(); ++g) {
-      pack_panels(problem(), weights[g], problem().groups[g], groups_[g].weight_parts,
-                  channels_of(1), table_, static_cast<T*>(packed) + groups_[g].packed_offset);
-    }
+    panels_.pack(weights, packed);
   }
-
-  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
 
   std::size_t workspace_bytes(int threads) const override {
     return static_cast<std::size_t>(threads) * carve(nullptr, blocking(threads)).bytes;
@@ -104,7 +87,6 @@ class Im2colGemmPlan final : public RowsPlan {
 
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
-    if (!p.has_outputs()) return;
     const Blocking blocks = blocking(threads);
     const std::size_t bytes = carve(nullptr, blocks).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
@@ -139,7 +121,7 @@ class Im2colGemmPlan final : public RowsPlan {
       task.image = 0;
       task.begin = begin * width + quanta.begin(block) * quantum;
       task.end = std::min(begin * width + quanta.end(block) * quantum, end * width);
-      for (task.group = 0; task.group < groups_.size(); ++task.group) {
+      for (task.group = 0; task.group < problem().groups.size(); ++task.group) {
         const std::int64_t channel_blocks = rows_blocks_.channel_blocks[task.group].count();
         for (task.channel_block = 0; task.channel_block < channel_blocks; ++task.channel_block) {
           run_task(arrays, rows_blocks_, task, scratch);
@@ -149,12 +131,6 @@ class Im2colGemmPlan final : public RowsPlan {
   }
 
  private:
-  struct GroupPlan {
-    Split weight_parts;  // row tiles of channels, or column panels of vectors of channels
-    std::int64_t depth = 0;
-    std::int64_t packed_offset = 0;
-  };
-
   // How the work is cut, which depends on the number of threads; the results do not.
   struct Blocking {
     std::int64_t pixel_quantum = 1;
@@ -197,12 +173,8 @@ class Im2colGemmPlan final : public RowsPlan {
   // pixels as lanes would need gathers and scatters, so lanes must be less than half full for it.
   bool choose_lanes() const {
     const ConvProblem& p = problem();
-    std::int64_t channels = 0;
-    std::int64_t depth = 0;
-    for (const Group& group : p.groups) {
-      channels = std::max(channels, group.out_channels);
-      depth = std::max(depth, group.in_channels * p.taps());
-    }
+    const std::int64_t channels = most_out_channels(p);
+    const std::int64_t depth = most_in_channels(p) * p.taps();
     if (p.channels_last) return 2 * channels >= table_.lanes;
     const auto cost = [&](std::int64_t full, std::int64_t pack, std::int64_t end) {
       return static_cast<double>(depth) * static_cast<double>(full + pack) +
@@ -224,7 +196,9 @@ class Im2colGemmPlan final : public RowsPlan {
     return kernel <= kMostSpanTaps ? kernel : 1;
   }
 
-  std::int64_t panel_depth() const { return std::min(deepest_, kPanelDepth); }
+  std::int64_t panel_depth() const {
+    return std::min(most_in_channels(problem()) * problem().taps(), kPanelDepth);
+  }
 
   Blocking blocking(int threads) const {
     const ConvProblem& p = problem();
@@ -241,16 +215,15 @@ class Im2colGemmPlan final : public RowsPlan {
         std::max<std::int64_t>(1, kSumsBytes / element / tile_pixels / tile_channels);
 
     std::int64_t most_channels = 1;
-    for (const GroupPlan& group : groups_) {
-      const Split split = Split::by_limit(group.weight_parts.count(), most_parts);
+    for (std::size_t g = 0; g < p.groups.size(); ++g) {
+      const Split& panels = panels_.of(g);
+      const Split split = Split::by_limit(panels.count(), most_parts);
       blocks.channel_blocks.push_back(split);
-      most_channels =
-          std::max(most_channels, split.largest() * channels_of(group.weight_parts.largest()));
+      most_channels = std::max(most_channels, split.largest() * channels_of(panels.largest()));
     }
 
     // Pixels per task: as many as the budgets hold, so that weights are read seldom.
-    const std::int64_t depth =
-        lanes_are_channels_ ? kRowStride : std::max<std::int64_t>(1, panel_depth());
+    const std::int64_t depth = lanes_are_channels_ ? kRowStride : panel_depth();
     const std::int64_t most_pixels = std::min(
         {kPanelBytes / element / depth, kSumsBytes / element / most_channels, kLargestPixelBlock});
     const bool whole_tiles = pixels >= 4 * threads * tile_pixels;
@@ -272,9 +245,9 @@ class Im2colGemmPlan final : public RowsPlan {
       if (pixels >= even * tile_pixels) {
         pixel_blocks = even;
       } else {
-        for (std::size_t g = 0; g < groups_.size(); ++g) {
+        for (std::size_t g = 0; g < p.groups.size(); ++g) {
           Split& split = blocks.channel_blocks[g];
-          const std::int64_t parts = groups_[g].weight_parts.count();
+          const std::int64_t parts = panels_.of(g).count();
           split = Split::by_count(parts, std::min(parts, round_up(split.count(), threads)));
         }
       }
@@ -282,30 +255,29 @@ class Im2colGemmPlan final : public RowsPlan {
     blocks.pixels = Split::by_count(quanta, pixel_blocks);
     blocks.largest_block =
         round_to_lanes(std::min(blocks.pixels.largest() * blocks.pixel_quantum, pixels));
-    for (std::size_t g = 0; g < groups_.size(); ++g) {
+    for (std::size_t g = 0; g < p.groups.size(); ++g) {
       blocks.task_begin.push_back(blocks.tasks_per_pixel_block);
       blocks.tasks_per_pixel_block += blocks.channel_blocks[g].count();
       blocks.largest_channels =
-          std::max(blocks.largest_channels, blocks.channel_blocks[g].largest() *
-                                                channels_of(groups_[g].weight_parts.largest()));
+          std::max(blocks.largest_channels,
+                   blocks.channel_blocks[g].largest() * channels_of(panels_.of(g).largest()));
     }
     return blocks;
   }
 
   Scratch carve(void* base, const Blocking& blocks) const {
     const std::int64_t depth = lanes_are_channels_ ? kRowStride : panel_depth();
-    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     Carver carver(base);
     Scratch scratch{};
-    scratch.panel = carver.take<T>(size(depth * blocks.largest_block));
-    scratch.sums = carver.take<T>(size(blocks.largest_channels * blocks.largest_block));
-    scratch.runs = carver.take<PixelRun>(size(blocks.largest_block));
+    scratch.panel = carver.take<T>(depth * blocks.largest_block);
+    scratch.sums = carver.take<T>(blocks.largest_channels * blocks.largest_block);
+    scratch.runs = carver.take<PixelRun>(blocks.largest_block);
     if (!lanes_are_channels_) {
       const std::int64_t vectors = ceil_div(blocks.largest_block, table_.lanes);
-      scratch.rows = carver.take<const void*>(size(blocks.largest_block));
-      scratch.column_vectors = carver.take<std::int32_t>(size(vectors));
-      scratch.spans = carver.take<PixelSpan>(size(span_taps() * blocks.largest_block));
-      scratch.span_ends = carver.take<std::int32_t>(size(span_taps() * vectors));
+      scratch.rows = carver.take<const void*>(blocks.largest_block);
+      scratch.column_vectors = carver.take<std::int32_t>(vectors);
+      scratch.spans = carver.take<PixelSpan>(span_taps() * blocks.largest_block);
+      scratch.span_ends = carver.take<std::int32_t>(span_taps() * vectors);
     }
     scratch.bytes = carver.used();
     return scratch;
@@ -330,16 +302,15 @@ class Im2colGemmPlan final : public RowsPlan {
                 const Scratch& scratch) const {
     const ConvProblem& p = problem();
     const Group& group = p.groups[task.group];
-    const GroupPlan& plan = groups_[task.group];
+    const Split& panels = panels_.of(task.group);
     const std::int64_t begin = task.begin;
     const std::int64_t end = task.end;
     const Split& channel_blocks = blocks.channel_blocks[task.group];
     const std::int64_t part_begin = channel_blocks.begin(task.channel_block);
     const std::int64_t part_end = channel_blocks.end(task.channel_block);
-    const std::int64_t first_channel = channels_of(plan.weight_parts.begin(part_begin));
+    const std::int64_t first_channel = channels_of(panels.begin(part_begin));
     const std::int64_t channels =
-        std::min(channels_of(plan.weight_parts.begin(part_end)), group.out_channels) -
-        first_channel;
+        std::min(channels_of(panels.begin(part_end)), group.out_channels) - first_channel;
 
     PackArgs<T> pack{};
     pack.image = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch +
@@ -405,8 +376,8 @@ class Im2colGemmPlan final : public RowsPlan {
         pack_columns(group, pack, columns, source, k, scratch);
       }
       const bool last = unit == units;
-      multiply(arrays, plan, part_begin, part_end, pixel_parts, k, k_end, sums_stride, scratch,
-               last ? end_of_tiles : nullptr);
+      multiply(arrays, task.group, part_begin, part_end, pixel_parts, k, k_end, sums_stride,
+               scratch, last ? end_of_tiles : nullptr);
       k = k_end;
     } while (unit < units);
 
@@ -507,22 +478,23 @@ class Im2colGemmPlan final : public RowsPlan {
   }
 
   // Adds k in [k_begin, k_end) to the sums. Weights are the outer loop: they come from far away.
-  void multiply(const ConvArrays& arrays, const GroupPlan& plan, std::int64_t part_begin,
+  void multiply(const ConvArrays& arrays, std::size_t group, std::int64_t part_begin,
                 std::int64_t part_end, const Split& pixel_parts, std::int64_t k_begin,
                 std::int64_t k_end, std::int64_t sums_stride, const Scratch& scratch,
                 const TileEnds* ends) const {
-    const T* packed = static_cast<const T*>(arrays.packed_weights) + plan.packed_offset;
+    const Split& panels = panels_.of(group);
     const std::int64_t depth = k_end - k_begin;
     GemmTileArgs<T> gemm{};
     gemm.depth = depth;
     gemm.b_pitch = depth;
     gemm.c_stride = sums_stride;
     gemm.accumulate = k_begin > 0;
-    const std::int64_t first_channel = channels_of(plan.weight_parts.begin(part_begin));
+    const std::int64_t first_channel = channels_of(panels.begin(part_begin));
     for (std::int64_t part = part_begin; part < part_end; ++part) {
-      const std::int64_t size = plan.weight_parts.size(part);
-      const std::int64_t channel = channels_of(plan.weight_parts.begin(part));
-      const T* weights = packed + channel * plan.depth + k_begin * channels_of(size);
+      const std::int64_t size = panels.size(part);
+      const std::int64_t channel = channels_of(panels.begin(part));
+      const T* weights =
+          panels_.find(arrays.packed_weights, group, part) + k_begin * channels_of(size);
       for (std::int64_t q = 0; q < pixel_parts.count(); q += gemm.tiles) {
         const std::int64_t at = pixel_parts.begin(q);
         const std::int64_t count = pixel_parts.size(q);
@@ -546,9 +518,7 @@ class Im2colGemmPlan final : public RowsPlan {
 
   const KernelTable<T>& table_;
   bool lanes_are_channels_;
-  std::vector<GroupPlan> groups_;
-  std::int64_t packed_elements_ = 0;
-  std::int64_t deepest_ = 0;
+  WeightPanels<T> panels_;
   std::vector<TapRange> taps_[kSpatialAxes];
   Blocking rows_blocks_;  // of run_rows
 };
@@ -556,10 +526,7 @@ class Im2colGemmPlan final : public RowsPlan {
 }  // namespace
 
 std::unique_ptr<Plan> plan_im2col_gemm(ConvProblem problem) {
-  if (problem.dtype == DataType::float64) {
-    return std::make_unique<Im2colGemmPlan<double>>(std::move(problem));
-  }
-  return std::make_unique<Im2colGemmPlan<float>>(std::move(problem));
+  return plan_of_dtype<Im2colGemmPlan>(std::move(problem));
 }
 
 }  // namespace pyconv

@@ -51,7 +51,7 @@ class PointwisePlan final : public RowsPlan {
   explicit PointwisePlan(ConvProblem problem_in)
       : RowsPlan(std::move(problem_in)), table_(kernels<T>()), tiles_(problem(), table_) {
     const ConvProblem& p = problem();
-    channels_ = std::max<std::int64_t>(1, most_in_channels(p));
+    channels_ = most_in_channels(p);
     const std::int64_t vector_bytes = channels_ * table_.lanes * std::int64_t(sizeof(T));
     const std::int64_t plane_bytes = p.out_pixels() * std::int64_t(sizeof(T));
     const bool far =
@@ -64,7 +64,7 @@ class PointwisePlan final : public RowsPlan {
   }
 
   std::string name() const override { return "pointwise"; }
-  std::string packing() const override { return "pointwise"; }
+  std::string packing() const override { return tiles_.packing(); }
 
   std::size_t packed_bytes() const override { return static_cast<std::size_t>(tiles_.bytes()); }
 
@@ -72,18 +72,11 @@ class PointwisePlan final : public RowsPlan {
     tiles_.pack(weights, packed);
   }
 
-  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
-
   std::size_t workspace_bytes(int threads) const override {
     return offsets_bytes() + static_cast<std::size_t>(threads) * carve(nullptr).bytes;
   }
 
-  std::string tile() const override {
-    const std::int64_t rows = std::min(table_.tile_rows, most_out_channels(problem()));
-    if (rows < 1) return "none";
-    return std::to_string(rows) + " channels x " +
-           std::to_string(table_.direct_vectors[rows - 1] * table_.lanes) + " pixels";
-  }
+  std::string tile() const override { return tiles_.tile(); }
 
   std::string partition(int threads) const override {
     return partition_of(pixel_blocks(threads)).text();
@@ -93,7 +86,6 @@ class PointwisePlan final : public RowsPlan {
 
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
-    if (!p.has_outputs()) return;
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(offsets_bytes() + bytes * static_cast<std::size_t>(threads));
     auto* const base = workspace.get();
@@ -171,12 +163,11 @@ class PointwisePlan final : public RowsPlan {
   }
 
   Scratch carve(void* base) const {
-    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     Carver carver(base);
     Scratch scratch;
-    scratch.panel = carver.take<T>(size(channels_ * panel_pitch(vectors_)));
-    scratch.sums = carver.take<T>(size(table_.tile_rows * kMaxDirectVectors * table_.lanes));
-    scratch.offsets = carver.take<std::int32_t>(size(channels_));
+    scratch.panel = carver.take<T>(channels_ * panel_pitch(vectors_));
+    scratch.sums = carver.take<T>(table_.tile_rows * kMaxDirectVectors * table_.lanes);
+    scratch.offsets = carver.take<std::int32_t>(channels_);
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -397,9 +388,7 @@ bool lanes_are_pixels(const ConvProblem& problem, std::int64_t lanes, double loo
   const double whole = static_cast<double>(round_up(problem.out_pixels(), lanes));
   const double cost = strided(problem) ? 8 : pixels < 128 ? 3.5 : 5;
   if (strided(problem)) loop = 0.985;
-  const auto each = [cost](std::int64_t channels) {
-    return cost / static_cast<double>(std::max<std::int64_t>(1, channels));
-  };
+  const auto each = [cost](std::int64_t channels) { return cost / static_cast<double>(channels); };
   const double layouts = each(most_in_channels(problem)) + each(most_out_channels(problem));
   return whole == pixels || whole / pixels < loop + layouts;
 }
@@ -499,8 +488,7 @@ std::unique_ptr<Plan> plan_pointwise(ConvProblem problem) {
     return plan_pointwise_panels(std::move(problem));
   }
   if (!lanes_are_pixels(problem)) return plan_pointwise_channels(std::move(problem));
-  if (is_double) return std::make_unique<PointwisePlan<double>>(std::move(problem));
-  return std::make_unique<PointwisePlan<float>>(std::move(problem));
+  return plan_of_dtype<PointwisePlan>(std::move(problem));
 }
 
 }  // namespace pyconv

@@ -34,8 +34,8 @@ class PointwiseChannelsPlan final : public RowsPlan {
       : RowsPlan(std::move(problem_in)), table_(kernels<T>()), panels_(problem(), table_) {
     const ConvProblem& p = problem();
     const std::int64_t element = sizeof(T);
-    const std::int64_t in_bytes = std::max<std::int64_t>(1, most_in_channels(p)) * element;
-    const std::int64_t out_bytes = std::max<std::int64_t>(1, most_out_channels(p)) * element;
+    const std::int64_t in_bytes = most_in_channels(p) * element;
+    const std::int64_t out_bytes = most_out_channels(p) * element;
     pixels_ = std::clamp<std::int64_t>(kBlockBytes / std::max(in_bytes, out_bytes), 1, kMostPixels);
     pixels_ = std::max(pixels_, std::min(kFewestPixels, kMostBlockBytes / in_bytes));
     pitch_ = in_bytes / element;
@@ -51,8 +51,6 @@ class PointwiseChannelsPlan final : public RowsPlan {
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
     panels_.pack(weights, packed);
   }
-
-  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
 
   std::size_t workspace_bytes(int threads) const override {
     return static_cast<std::size_t>(threads) * carve(nullptr).bytes;
@@ -73,8 +71,6 @@ class PointwiseChannelsPlan final : public RowsPlan {
   }
 
   void run(const ConvArrays& arrays, int threads) const override {
-    const ConvProblem& p = problem();
-    if (!p.has_outputs()) return;
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
     const Reading reading = make_reading(arrays);
@@ -90,6 +86,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
       const Split panels = Split::by_count(panels_.of(at.group).count(), blocks.parts);
       at.panel = panels.begin(part);
       at.panel_end = panels.end(part);
+      if (at.panel == at.panel_end) return;  // another group has more
       run_task(arrays, at, reading,
                carve(workspace.get() + static_cast<std::size_t>(thread) * bytes));
     });
@@ -174,11 +171,10 @@ class PointwiseChannelsPlan final : public RowsPlan {
   };
 
   Scratch carve(void* base) const {
-    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     Carver carver(base);
     Scratch scratch;
-    scratch.copy = carver.take<T>(size(pixels_ * pitch_));
-    scratch.sums = carver.take<T>(size(pixels_ * panels_.vectors() * table_.lanes));
+    scratch.copy = carver.take<T>(pixels_ * pitch_);
+    scratch.sums = carver.take<T>(pixels_ * panels_.vectors() * table_.lanes);
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -332,10 +328,7 @@ class PointwiseChannelsPlan final : public RowsPlan {
 }  // namespace
 
 std::unique_ptr<Plan> plan_pointwise_channels(ConvProblem problem) {
-  if (problem.dtype == DataType::float64) {
-    return std::make_unique<PointwiseChannelsPlan<double>>(std::move(problem));
-  }
-  return std::make_unique<PointwiseChannelsPlan<float>>(std::move(problem));
+  return plan_of_dtype<PointwiseChannelsPlan>(std::move(problem));
 }
 
 }  // namespace pyconv

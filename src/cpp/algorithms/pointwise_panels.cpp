@@ -29,8 +29,8 @@ class PointwisePanelsPlan final : public RowsPlan {
       : RowsPlan(std::move(problem_in)), table_(kernels<T>()), tiles_(problem(), table_) {
     const ConvProblem& p = problem();
     const std::int64_t in_channels = most_in_channels(p);
-    depth_ = std::clamp<std::int64_t>(in_channels, 1, kPanelDepth);
-    most_outs_ = std::clamp<std::int64_t>(most_out_channels(p), 1, kMostOutChannels);
+    depth_ = std::min(in_channels, kPanelDepth);
+    most_outs_ = std::min(most_out_channels(p), kMostOutChannels);
     const std::int64_t vector_bytes = table_.lanes * std::int64_t(sizeof(T));
     const std::int64_t sums_bytes = in_channels > kPanelDepth ? kSumsBytes : kMostSumsBytes;
     std::int64_t vectors =
@@ -40,15 +40,13 @@ class PointwisePanelsPlan final : public RowsPlan {
   }
 
   std::string name() const override { return "pointwise"; }
-  std::string packing() const override { return "pointwise"; }
+  std::string packing() const override { return tiles_.packing(); }
 
   std::size_t packed_bytes() const override { return static_cast<std::size_t>(tiles_.bytes()); }
 
   void pack(const std::vector<WeightView>& weights, void* packed) const override {
     tiles_.pack(weights, packed);
   }
-
-  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
 
   std::size_t workspace_bytes(int threads) const override {
     return static_cast<std::size_t>(threads) * carve(nullptr).bytes;
@@ -67,7 +65,6 @@ class PointwisePanelsPlan final : public RowsPlan {
 
   void run(const ConvArrays& arrays, int threads) const override {
     const ConvProblem& p = problem();
-    if (!p.has_outputs()) return;
     const Blocking blocks = blocking(threads);
     const std::size_t bytes = carve(nullptr).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
@@ -161,9 +158,8 @@ class PointwisePanelsPlan final : public RowsPlan {
               Split::by_count(units, even_blocks(blocks, others * least, most, threads)), least};
     }
     // Threads share the output channels where pixels are too few for them.
-    const std::int64_t tiles = ceil_div(most_out_channels(p), table_.tile_rows);
     return {unit * table_.lanes, Split::by_count(units, blocks),
-            std::max(least, std::min<std::int64_t>(tiles, threads))};
+            std::max(least, std::min<std::int64_t>(tiles_.most(), threads))};
   }
 
   // Of the group that has the most output channels: none has more than most_outs_ and a tile.
@@ -181,13 +177,12 @@ class PointwisePanelsPlan final : public RowsPlan {
   static std::int64_t panel_pitch(std::int64_t depth) { return depth | 1; }
 
   Scratch carve(void* base) const {
-    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     Carver carver(base);
     Scratch scratch;
-    scratch.panels = carver.take<T>(size(panel_pitch(depth_) * vectors_ * table_.lanes));
-    scratch.sums = carver.take<T>(size((most_outs_ + table_.tile_rows) * vectors_ * table_.lanes));
-    scratch.row = carver.take<T>(size(vectors_ * table_.lanes));
-    scratch.panel_vectors = carver.take<std::int32_t>(size(vectors_));
+    scratch.panels = carver.take<T>(panel_pitch(depth_) * vectors_ * table_.lanes);
+    scratch.sums = carver.take<T>((most_outs_ + table_.tile_rows) * vectors_ * table_.lanes);
+    scratch.row = carver.take<T>(vectors_ * table_.lanes);
+    scratch.panel_vectors = carver.take<std::int32_t>(vectors_);
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -220,8 +215,8 @@ class PointwisePanelsPlan final : public RowsPlan {
       end.out_stride = arrays.out_strides.channel;
     }
     const auto place = [&](const Strides& strides) { return at.image * strides.batch + at.begin; };
-    const Split depths = Split::by_count(
-        group.in_channels, std::max<std::int64_t>(1, ceil_div(group.in_channels, kPanelDepth)));
+    const Split depths =
+        Split::by_count(group.in_channels, ceil_div(group.in_channels, kPanelDepth));
     for (std::int64_t d = 0; d < depths.count(); ++d) {
       const std::int64_t depth = depths.size(d);
       const bool last = d + 1 == depths.count();
@@ -319,10 +314,7 @@ class PointwisePanelsPlan final : public RowsPlan {
 }  // namespace
 
 std::unique_ptr<Plan> plan_pointwise_panels(ConvProblem problem) {
-  if (problem.dtype == DataType::float64) {
-    return std::make_unique<PointwisePanelsPlan<double>>(std::move(problem));
-  }
-  return std::make_unique<PointwisePanelsPlan<float>>(std::move(problem));
+  return plan_of_dtype<PointwisePanelsPlan>(std::move(problem));
 }
 
 }  // namespace pyconv

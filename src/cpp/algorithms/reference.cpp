@@ -38,7 +38,6 @@ class ReferencePlan final : public Plan {
     }
   }
 
-  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
   std::size_t workspace_bytes(int) const override { return 0; }
   std::string tile() const override { return "1 output"; }
   std::string partition(int) const override { return partition_of().text(); }
@@ -118,10 +117,8 @@ class ReferencePlan final : public Plan {
                const std::array<std::int64_t, kSpatialAxes>& at) const {
     const ConvProblem& p = problem();
     const auto source = [&](int axis, std::int64_t tap) {
-      const Axis& a = p.axes[static_cast<std::size_t>(axis)];
-      return padded_index(
-          at[static_cast<std::size_t>(axis)] * a.stride + tap * a.dilation - a.pad_before, a.in,
-          p.padding_mode);
+      const auto a = static_cast<std::size_t>(axis);
+      return input_index(p.axes[a], at[a], tap, p.padding_mode);
     };
     T sum = 0;
     for (std::int64_t block = 0; block < channels; block += kChannelBlock) {
@@ -150,10 +147,7 @@ class ReferencePlan final : public Plan {
 }  // namespace
 
 std::unique_ptr<Plan> plan_reference(ConvProblem problem) {
-  if (problem.dtype == DataType::float64) {
-    return std::make_unique<ReferencePlan<double>>(std::move(problem));
-  }
-  return std::make_unique<ReferencePlan<float>>(std::move(problem));
+  return plan_of_dtype<ReferencePlan>(std::move(problem));
 }
 
 }  // namespace pyconv

@@ -15,6 +15,16 @@ namespace pyconv {
 template <class T>
 class WeightPanels {
  public:
+  WeightPanels(const ConvProblem& problem, const KernelTable<T>& table, std::int64_t unit,
+               std::int64_t limit, Split (*cut)(std::int64_t, std::int64_t))
+      : problem_(problem), table_(table), unit_(unit) {
+    for (const Group& group : problem.groups) {
+      const std::int64_t units = ceil_div(group.out_channels, unit);
+      groups_.push_back({cut(units, limit), group.in_channels * problem.taps(), elements_});
+      elements_ += units * unit * groups_.back().depth;
+    }
+  }
+
   // The units of a group, in panels.
   const Split& of(std::size_t group) const { return groups_[group].units; }
   std::int64_t bytes() const { return elements_ * std::int64_t(sizeof(T)); }
@@ -45,14 +55,11 @@ class WeightPanels {
     std::int64_t offset;  // of the first panel
   };
 
-  WeightPanels(const ConvProblem& problem, const KernelTable<T>& table, std::int64_t unit,
-               std::int64_t limit, Split (*cut)(std::int64_t, std::int64_t))
-      : problem_(problem), table_(table), unit_(unit) {
-    for (const Group& group : problem.groups) {
-      const std::int64_t units = ceil_div(group.out_channels, unit);
-      groups_.push_back({cut(units, limit), group.in_channels * problem.taps(), elements_});
-      elements_ += units * unit * groups_.back().depth;
-    }
+  // Of the widest panel.
+  std::int64_t most_units() const {
+    std::int64_t units = 0;
+    for (const GroupPanels& group : groups_) units = std::max(units, group.units.largest());
+    return units;
   }
 
   const ConvProblem& problem_;
@@ -62,13 +69,22 @@ class WeightPanels {
   std::int64_t elements_ = 0;
 };
 
-// Where lanes are pixels: row tiles of output channels. The two plans whose packing is "pointwise"
-// share weights because both keep them here.
+// Where lanes are pixels: row tiles of output channels.
 template <class T>
 class RowTiles : public WeightPanels<T> {
  public:
   RowTiles(const ConvProblem& problem, const KernelTable<T>& table)
       : WeightPanels<T>(problem, table, 1, table.tile_rows, Split::by_limit) {}
+
+  static std::string packing() { return "rows"; }
+
+  // Of the kernels that take as many vectors as fit the registers.
+  std::string tile() const {
+    const KernelTable<T>& table = this->table_;
+    const std::int64_t rows = this->most_units();
+    return std::to_string(rows) + " channels x " +
+           std::to_string(table.direct_vectors[rows - 1] * table.lanes) + " pixels";
+  }
 };
 
 // Where lanes are output channels: vectors of them, usually as many to a panel as tiles of every
@@ -93,9 +109,7 @@ class ChannelPanels : public WeightPanels<T> {
 
   std::string tile() const {
     const KernelTable<T>& table = this->table_;
-    std::int64_t vectors = 0;
-    for (const auto& group : this->groups_) vectors = std::max(vectors, group.units.largest());
-    if (vectors < 1) return "none";
+    const std::int64_t vectors = this->most_units();
     return std::to_string(table.channels_rows[vectors - 1]) + " pixels x " +
            std::to_string(vectors * table.lanes) + " channels";
   }

@@ -224,7 +224,7 @@ AxisTiles count_tiles(const Axis& axis, const Side& side) {
 
 // Blocks of channels of all slices.
 std::int64_t channel_blocks(std::int64_t slices, std::int64_t channels) {
-  return slices * std::max<std::int64_t>(1, ceil_div(channels, kWinogradDepth));
+  return slices * ceil_div(channels, kWinogradDepth);
 }
 
 // What a task takes at a time, at most.
@@ -335,8 +335,6 @@ class WinogradPlan final : public Plan {
     if (args.past_caches) _mm_sfence();
   }
 
-  int useful_threads(int limit) const override { return worthwhile_threads(problem(), limit); }
-
   std::size_t workspace_bytes(int threads) const override {
     return static_cast<std::size_t>(threads) * carve(nullptr, blocking(threads)).bytes;
   }
@@ -358,8 +356,6 @@ class WinogradPlan final : public Plan {
   }
 
   void run(const ConvArrays& arrays, int threads) const override {
-    const ConvProblem& p = problem();
-    if (!p.has_outputs()) return;
     const Blocking blocks = blocking(threads);
     const std::size_t bytes = carve(nullptr, blocks).bytes;
     const Workspace workspace(bytes * static_cast<std::size_t>(threads));
@@ -594,7 +590,7 @@ class WinogradPlan final : public Plan {
                                 problem().axes[0].out;
 
     Blocking best;
-    if (images == 0 || tiles == 0) return best;
+    if (images == 0) return best;
 
     // Tasks should be a multiple of the threads, or some would wait for the last. More blocks of
     // tiles mean fewer tiles per pass over the weights, more parts another transform of the input.
@@ -654,12 +650,12 @@ class WinogradPlan final : public Plan {
     const std::int64_t elements =
         std::min(slice_count() * points_stride(most_channels_, tiles),
                  block_.channel_blocks * points_stride(kWinogradDepth, tiles));
-    scratch.points = carver.take<T>(size_of(points_ * elements));
+    scratch.points = carver.take<T>(points_ * elements);
     const std::int64_t panels = has_passes() ? ceil_div(most_panels_, blocks.parts) : 1;
-    scratch.sums = carver.take<T>(size_of(panels * panel_sums(tiles)));
-    scratch.strip = carver.take<T>(size_of(kWinogradStrip * table_.lanes));
-    scratch.span = carver.take<T>(size_of(shares_rows_ ? sides_.row.points * span_pitch() : 0));
-    scratch.slots = carver.take<WinogradSlots>(size_of(tiles));  // at most as many segments
+    scratch.sums = carver.take<T>(panels * panel_sums(tiles));
+    scratch.strip = carver.take<T>(kWinogradStrip * table_.lanes);
+    scratch.span = carver.take<T>(shares_rows_ ? sides_.row.points * span_pitch() : 0);
+    scratch.slots = carver.take<WinogradSlots>(tiles);  // at most as many segments
     scratch.bytes = carver.used();
     return scratch;
   }
@@ -740,6 +736,8 @@ class WinogradPlan final : public Plan {
                 const Task& next, const Scratch& scratch) const {
     const Group& group = problem().groups[task.group];
     const GroupPlan& plan = groups_[task.group];
+    const Split parts = Split::by_count(plan.panels.count(), blocks.parts);
+    if (parts.size(task.part) == 0) return;  // another group has more
     const std::int64_t begin = blocks.units.begin(task.block);
     const std::int64_t end = blocks.units.end(task.block);
     const std::int64_t tiles = tiles_of(begin, end);
@@ -747,7 +745,6 @@ class WinogradPlan final : public Plan {
     WinogradSlots* to = scratch.slots;
     for_each_segment(begin, end, [&](const Segment& segment) { slots.fill(segment, *to++); });
 
-    const Split parts = Split::by_count(plan.panels.count(), blocks.parts);
     const Split passes = passes_of(group.in_channels);
     for (std::int64_t index = 0; index < passes.count(); ++index) {
       const Range pass{passes.begin(index), passes.end(index)};
@@ -796,9 +793,7 @@ class WinogradPlan final : public Plan {
 
   // The input plane under a slice, or -1 in padding.
   std::int64_t input_depth(std::int64_t out, const Slice& slice) const {
-    const Axis& depth = problem().axes[0];
-    return padded_index(out * depth.stride + slice.depth * depth.dilation - depth.pad_before,
-                        depth.in, problem().padding_mode);
+    return input_index(problem().axes[0], out, slice.depth, problem().padding_mode);
   }
 
   void transform_input(const ConvArrays& arrays, const Task& task, const Group& group,
@@ -1227,8 +1222,7 @@ bool winograd_pays(const ConvProblem& problem) {
   constexpr double kFarByteAgain = 0.08;
   constexpr double kPerGroup = 4000;
   constexpr std::int64_t lanes = 16;
-  if (problem.dtype != DataType::float32 || problem.groups.empty()) return false;
-  if (problem.out_pixels() == 0) return false;
+  if (problem.dtype != DataType::float32) return false;
   const auto& axes = problem.axes;
   for (const Axis* axis : {&axes[1], &axes[2]}) {
     if (axis->kernel == axis->stride + 1) return false;
@@ -1304,10 +1298,7 @@ bool winograd_pays(const ConvProblem& problem) {
 }
 
 std::unique_ptr<Plan> plan_winograd(ConvProblem problem) {
-  if (problem.dtype == DataType::float64) {
-    return std::make_unique<WinogradPlan<double>>(std::move(problem));
-  }
-  return std::make_unique<WinogradPlan<float>>(std::move(problem));
+  return plan_of_dtype<WinogradPlan>(std::move(problem));
 }
 
 }  // namespace pyconv

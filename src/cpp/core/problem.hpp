@@ -2,6 +2,7 @@
 // src/pyconv/_validation.py): all extents, and all products that this file forms, fit in 63 bits.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <utility>
@@ -12,6 +13,13 @@
 namespace pyconv {
 
 // One spatial axis. Problems of lower rank have leading axes of length 1, kernel 1.
+struct Range {
+  std::int64_t begin;
+  std::int64_t end;
+
+  std::int64_t size() const { return end - begin; }
+};
+
 struct Axis {
   std::int64_t in = 1;
   std::int64_t out = 1;
@@ -19,6 +27,17 @@ struct Axis {
   std::int64_t stride = 1;
   std::int64_t dilation = 1;
   std::int64_t pad_before = 0;
+
+  // From the first to the last input under so many outputs that follow each other, with padding.
+  std::int64_t span(std::int64_t outs) const {
+    return (outs - 1) * stride + (kernel - 1) * dilation + 1;
+  }
+  // The inputs under outputs [begin, end), of which there is at least one, without padding.
+  Range inputs_under(std::int64_t begin, std::int64_t end) const {
+    const std::int64_t first = begin * stride - pad_before;
+    const auto inside = [this](std::int64_t i) { return std::clamp<std::int64_t>(i, 0, in); };
+    return {inside(first), inside(first + span(end - begin))};
+  }
 };
 
 inline std::int64_t element_bytes(DataType dtype) { return dtype == DataType::float64 ? 8 : 4; }

@@ -52,9 +52,9 @@ class Carver {
   explicit Carver(void* base) : base_(static_cast<std::byte*>(base)) {}
 
   template <class T>
-  T* take(std::size_t count) {
+  T* take(std::int64_t count) {
     T* piece = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
-    used_ += align_up(count * sizeof(T));
+    used_ += align_up(static_cast<std::size_t>(count) * sizeof(T));
     return piece;
   }
   std::size_t used() const { return used_; }

@@ -13,8 +13,7 @@ static inline void channel_sums(const DepthwiseChannelsArgs<T>& args, const T* w
                                 const Load& load, Vec<T> (&sum)[kRows][kDepthwiseColumns]) {
   using V = Vec<T>;
   // On 16 registers a weight is the memory operand of its multiply-adds.
-  constexpr int kRegisters = sizeof(V) == 64 ? 32 : 16;
-  constexpr bool kWeightsStay = kRows * kDepthwiseColumns + kSize + 4 <= kRegisters;
+  constexpr bool kWeightsStay = kRows * kDepthwiseColumns + kSize + 4 <= PYCONV_VECTOR_REGISTERS;
   constexpr int kHeight = (kRows - 1) * kStep + kSize;
   constexpr int kWidth = (kDepthwiseColumns - 1) * kStep + kSize;
   const T* const* pixels = args.pixels;

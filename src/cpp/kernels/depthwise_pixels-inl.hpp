@@ -95,14 +95,13 @@ static inline void depthwise_sums(const DepthwiseArgs<T>& args, std::int64_t col
                                   Vec<T> (&sum)[kRows][1]) {
   using V = Vec<T>;
   const DepthwisePixels<T, kSize, kStride, kMasked> pixels(args, column);
-  constexpr int kRegisters = sizeof(V) == 64 ? 32 : 16;
   const T* weights = args.weights;
   const T* const* rows = args.rows;
   for (std::int64_t d = 0; d < args.kernel[0]; ++d) {
 #pragma GCC unroll 32
     for (int i = 0; i < (kRows - 1) * kStride + kSize; ++i) {
       // More weights than registers: read them where they are used, as memory operands.
-      if constexpr (kSize * kSize + kRows + 1 > kRegisters) {
+      if constexpr (kSize * kSize + kRows + 1 > PYCONV_VECTOR_REGISTERS) {
         asm volatile("" : "+r"(weights));
       }
       V pair[2];

@@ -388,8 +388,8 @@ inline constexpr int kDepthwiseShapeCount = sizeof(kDepthwiseShapes) / sizeof(De
 
 // Output rows of a tile. 7 divides the heights 7, 14, 28, 56, 112, 224 of most networks.
 inline constexpr int kDepthwiseRows[] = {1, 2, 4, 7};
-inline constexpr int kDepthwiseRowCounts = 4;
-inline constexpr int kMaxDepthwiseRows = 7;
+inline constexpr int kDepthwiseRowCounts = sizeof(kDepthwiseRows) / sizeof(int);
+inline constexpr int kMaxDepthwiseRows = kDepthwiseRows[kDepthwiseRowCounts - 1];
 
 // out(r, j) = min(high, max(low, (sum(r, j) + bias) + residual(r, j))) for r < rows, where X(r, j)
 // is X[r * X_row + j]. No bias is -0, no bound is infinite, residual may be null (no addition).
@@ -429,7 +429,7 @@ struct DepthwiseArgs {
 // Planes that are read where they are by square kernels of these sizes and strides, or with the
 // taps of a row apart (d). Rows a dilation apart are a plane of their own.
 enum class DepthwisePlaneShape : std::uint8_t { k3, k4, k5, k7, k3s2, k4s2, k5s2, k7s2, k3d, k5d };
-inline constexpr int kDepthwisePlaneShapes = 10;
+inline constexpr int kDepthwisePlaneShapes = static_cast<int>(DepthwisePlaneShape::k5d) + 1;
 
 // A depth tap that meets the input: its plane and its weights, of the first channel.
 template <class T>
