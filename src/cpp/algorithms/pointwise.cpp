@@ -51,7 +51,7 @@ class PointwisePlan final : public RowsPlan {
   explicit PointwisePlan(ConvProblem problem_in)
       : RowsPlan(std::move(problem_in)), table_(kernels<T>()), tiles_(problem(), table_) {
     const ConvProblem& p = problem();
-    channels_ = most_in_channels(p);
+    channels_ = std::max<std::int64_t>(1, most_in_channels(p));  // what the analyzer cannot know
     const std::int64_t vector_bytes = channels_ * table_.lanes * std::int64_t(sizeof(T));
     const std::int64_t plane_bytes = p.out_pixels() * std::int64_t(sizeof(T));
     const bool far =

@@ -309,7 +309,7 @@ std::size_t workspace_bytes(const AnyPlan& plan, int threads) {
 }  // namespace
 
 void register_plan(py::module_& module) {
-  py::class_<PackedWeights>(module, "PackedWeights");
+  const py::class_<PackedWeights> packed_weights(module, "PackedWeights");
 
   py::class_<Plan>(module, "Plan")
       .def(py::init(&new_plan), py::kw_only(), py::arg("dtype"), py::arg("channels_last"),
