@@ -573,7 +573,11 @@ class DirectPlan final : public Plan {
           table_.direct[rows - 1][columns.size(part) - 1](args);
         }
       }
-      if (last && !end) finish(arrays, at, group.out_begin + out, rows, cut, sums);
+      if (last && !end) {
+        send_rows(problem(), table_, arrays,
+                  RowsBlock<T>{sums, cut.pitch, sums_stride, false, at.image, group.out_begin + out,
+                               rows, at.depth, at.row, at.rows, 1, at.column, at.columns});
+      }
     }
   }
 
@@ -639,32 +643,6 @@ class DirectPlan final : public Plan {
                              std::int64_t row) {
     return at.image * strides.batch + channel * strides.channel + at.depth * strides.axis[0] +
            row * strides.axis[1] + at.column * strides.axis[2];
-  }
-
-  void finish(const ConvArrays& arrays, const Place& at, std::int64_t channel,
-              std::int64_t channels, const Lines& cut, const T* sums) const {
-    const ConvProblem& p = problem();
-    EpilogueArgs<T> args{};
-    args.rows = channels;
-    args.columns = at.columns;
-    args.acc_row = cut.all() * table_.lanes;
-    args.bias = arrays.bias ? static_cast<const T*>(arrays.bias) + channel : nullptr;
-    args.bias_row = 1;
-    args.out_row = arrays.out_strides.channel;
-    args.out_column = arrays.out_strides.axis[2];
-    args.residual_row = arrays.residual_strides.channel;
-    args.residual_column = arrays.residual_strides.axis[2];
-    args.activation = p.activation;
-    for (std::int64_t row = 0; row < at.rows; ++row) {
-      args.acc = sums + row * cut.pitch;
-      args.out =
-          static_cast<T*>(arrays.out) + offset(arrays.out_strides, at, channel, at.row + row);
-      if (arrays.residual) {
-        args.residual = static_cast<const T*>(arrays.residual) +
-                        offset(arrays.residual_strides, at, channel, at.row + row);
-      }
-      table_.epilogue(args);
-    }
   }
 
   const KernelTable<T>& table_;

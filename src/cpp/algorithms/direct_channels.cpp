@@ -633,7 +633,9 @@ class DirectChannelsPlan final : public Plan {
       multiply(arrays, at, ends, tile, channel, vectors, channels, last, rows, scratch);
     } while (begin < pass.end);
     if (pass.end == group.in_channels && !ends) {
-      send(arrays, at, channel, channels, width, sums);
+      send_rows(problem(), table_, arrays,
+                RowsBlock<T>{sums, at.columns * width, width, true, at.image, channel, channels,
+                             at.depth, at.row, at.rows, 1, at.column, at.columns});
     }
   }
 
@@ -837,25 +839,6 @@ class DirectChannelsPlan final : public Plan {
           table_.channels_tile[low][count - 1][vectors - 1](tile);
         }
       }
-    }
-  }
-
-  // Sends the sums of the block under one panel through the epilogue.
-  void send(const ConvArrays& arrays, const Place& at, std::int64_t channel, std::int64_t channels,
-            std::int64_t stride, const T* sums) const {
-    const bool whole_rows = at.columns == axes_[2].out;
-    const std::int64_t count = whole_rows ? at.rows * at.columns : at.columns;
-    for (std::int64_t r = 0; r < (whole_rows ? 1 : at.rows); ++r) {
-      const std::int64_t pixel = (at.depth * axes_[1].out + at.row + r) * axes_[2].out + at.column;
-      const SumsBlock<T> block{sums + r * at.columns * stride,
-                               stride,
-                               true,
-                               at.image,
-                               channel,
-                               channels,
-                               pixel,
-                               pixel + count};
-      send_sums(problem(), table_, arrays, block);
     }
   }
 

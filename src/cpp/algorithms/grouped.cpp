@@ -697,22 +697,10 @@ class GroupedPlan final : public Plan {
       }
     }
     if (in_output) return;
-    const bool whole_rows = at.columns == width.out && row_spacing_ == 1;
-    for (std::int64_t r = 0; r < (whole_rows ? 1 : rows); ++r) {
-      const std::int64_t out_row = at.row + (row + r) * row_spacing_;
-      const std::int64_t pixel =
-          (at.depth * problem().axes[1].out + out_row) * width.out + at.column;
-      const std::int64_t count = whole_rows ? rows * at.columns : at.columns;
-      const SumsBlock<T> sums{scratch.sums + r * at.columns * table_.lanes,
-                              table_.lanes,
-                              true,
-                              at.image,
-                              vector.out_begin,
-                              vector.out_channels,
-                              pixel,
-                              pixel + count};
-      send_sums(problem(), table_, arrays, sums);
-    }
+    send_rows(problem(), table_, arrays,
+              RowsBlock<T>{scratch.sums, at.columns * table_.lanes, table_.lanes, true, at.image,
+                           vector.out_begin, vector.out_channels, at.depth,
+                           at.row + row * row_spacing_, rows, row_spacing_, at.column, at.columns});
   }
 
   const KernelTable<T>& table_;

@@ -113,6 +113,18 @@ TileEnd<T> panel_end(const ConvProblem& problem, const ConvArrays& arrays,
   return end;
 }
 
+// What the ends of all tiles whose lanes are pixels share.
+template <class T>
+TileEnd<T> pixels_end(const ConvProblem& problem, const ConvArrays& arrays) {
+  const Clamp clamp = *clamp_of(problem.activation);
+  TileEnd<T> end{};
+  end.residual_stride = arrays.residual_strides.channel;
+  end.out_stride = arrays.out_strides.channel;
+  end.low = static_cast<T>(clamp.low);
+  end.high = static_cast<T>(clamp.high);
+  return end;
+}
+
 // The strides of the input of a 1x1 kernel from each output pixel to the next.
 inline Strides output_steps(const ConvProblem& problem, Strides strides) {
   for (std::size_t axis = 0; axis < kSpatialAxes; ++axis) {
@@ -192,6 +204,48 @@ void send_sums(const ConvProblem& problem, const KernelTable<T>& table, const Co
     }
     table.epilogue(args);
     pixel += count;
+  }
+}
+
+// Finished sums, in the order of a SumsBlock within a row, of `columns` outputs from `column` on in
+// each of `rows` output rows, `spacing` apart.
+template <class T>
+struct RowsBlock {
+  const T* sums;
+  std::int64_t pitch;   // from one output row to the next in the sums
+  std::int64_t stride;  // as SumsBlock has it
+  bool lanes_are_channels;
+  std::int64_t image;
+  std::int64_t channel;
+  std::int64_t channels;
+  std::int64_t depth;
+  std::int64_t row;
+  std::int64_t rows;
+  std::int64_t spacing;
+  std::int64_t column;
+  std::int64_t columns;
+};
+
+// Sends the sums of a block of rows to the output, at once where they follow each other.
+template <class T>
+void send_rows(const ConvProblem& problem, const KernelTable<T>& table, const ConvArrays& arrays,
+               const RowsBlock<T>& block) {
+  const std::int64_t width = problem.axes[2].out;
+  const std::int64_t row_sums = block.columns * (block.lanes_are_channels ? block.stride : 1);
+  const bool whole = block.columns == width && block.spacing == 1 && block.pitch == row_sums;
+  const std::int64_t count = whole ? block.rows * width : block.columns;
+  for (std::int64_t r = 0; r < (whole ? 1 : block.rows); ++r) {
+    const std::int64_t row = block.depth * problem.axes[1].out + block.row + r * block.spacing;
+    const std::int64_t pixel = row * width + block.column;
+    const SumsBlock<T> sums{block.sums + r * block.pitch,
+                            block.stride,
+                            block.lanes_are_channels,
+                            block.image,
+                            block.channel,
+                            block.channels,
+                            pixel,
+                            pixel + count};
+    send_sums(problem, table, arrays, sums);
   }
 }
 

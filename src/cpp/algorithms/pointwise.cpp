@@ -213,7 +213,7 @@ class PointwisePlan final : public RowsPlan {
     if (in_place < vectors) {
       pack_pixels(arrays, at, reading, in_place, image, group.in_channels, scratch);
     }
-    TileEnd<T> end = reading.ends ? tile_end(arrays) : TileEnd<T>{};
+    TileEnd<T> end = reading.ends ? pixels_end<T>(problem(), arrays) : TileEnd<T>{};
     const Columns columns[] = {
         {image + at.begin, reading.offsets, 0, Split::by_limit(in_place, widest(tiles))},
         {scratch.panel, scratch.offsets, in_place,
@@ -354,17 +354,6 @@ class PointwisePlan final : public RowsPlan {
       copy_pixels(problem(), table_, strides, image + c * strides.channel, begin, at.end, to);
       std::fill(to + (at.end - begin), to + vectors * table_.lanes, T(0));
     }
-  }
-
-  // What all tiles of a task share.
-  TileEnd<T> tile_end(const ConvArrays& arrays) const {
-    const Clamp clamp = *clamp_of(problem().activation);
-    TileEnd<T> end{};
-    end.residual_stride = arrays.residual_strides.channel;
-    end.out_stride = arrays.out_strides.channel;
-    end.low = static_cast<T>(clamp.low);
-    end.high = static_cast<T>(clamp.high);
-    return end;
   }
 
   const KernelTable<T>& table_;

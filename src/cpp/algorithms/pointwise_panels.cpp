@@ -207,13 +207,7 @@ class PointwisePanelsPlan final : public RowsPlan {
     const std::int64_t channel = group.out_begin + first;
     const std::int64_t stride = vectors * table_.lanes;  // of sums
     TileEnd<T> end{};
-    if (reading.ends) {
-      const Clamp clamp = *clamp_of(problem().activation);
-      end.low = static_cast<T>(clamp.low);
-      end.high = static_cast<T>(clamp.high);
-      end.residual_stride = arrays.residual_strides.channel;
-      end.out_stride = arrays.out_strides.channel;
-    }
+    if (reading.ends) end = pixels_end<T>(problem(), arrays);
     const auto place = [&](const Strides& strides) { return at.image * strides.batch + at.begin; };
     const Split depths =
         Split::by_count(group.in_channels, ceil_div(group.in_channels, kPanelDepth));
