@@ -449,15 +449,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
     const std::int64_t most = clamp ? task.group_end - task.group_begin
                                     : std::max<std::int64_t>(1, kStageBytes / 2 / plane_bytes);
     args.phases = task.phases;
-    args.phase_count = std::min(height.dilation, rows);
-    for (std::int64_t phase = 0; phase < args.phase_count; ++phase) {
-      const std::int64_t top = (task.row_begin + phase) * height.stride - height.pad_before;
-      const std::int64_t input = (top % height.dilation + height.dilation) % height.dilation;
-      task.phases[phase] = {
-          input * arrays.x_strides.axis[1],        phase * arrays.out_strides.axis[1],
-          phase * arrays.residual_strides.axis[1], ceil_div(height.in - input, height.dilation),
-          (input - top) / height.dilation,         ceil_div(rows - phase, height.dilation)};
-    }
+    args.phase_count = list_phases(arrays, task);
     args.x_channel = arrays.x_strides.channel;
     args.weights_channel = p.taps();
     args.out_channel = arrays.out_strides.channel;
@@ -474,16 +466,7 @@ class DepthwisePixelsPlan final : public RowsPlan {
         while (next < last && out_channels(next) == 1) ++next;
       }
       args.channels = next - g;
-      const bool others = next < task.group_end;
-      const bool in_order = !planes_roll_ && height.dilation == 1 && height.in > 1 &&
-                            (rows == height.out || plane_bytes > kReadAheadBytes);
-      if (!in_order) {
-        args.ahead = others && plane_bytes <= kReadAheadBytes ? args.x_channel : 0;
-      } else if (others || rows * height.stride > kRowsAheadOfTiles) {
-        args.ahead = kRowsAheadOfTiles * args.x_row;
-      } else {
-        args.ahead = 0;
-      }
+      args.ahead = read_ahead_of_planes(rows, plane_bytes, next < task.group_end, args);
       const T* const x = static_cast<const T*>(arrays.x) + task.image * arrays.x_strides.batch +
                          group.in_begin * arrays.x_strides.channel;
       for (std::int64_t i = 0; i < group.out_channels; ++i) {
@@ -504,23 +487,56 @@ class DepthwisePixelsPlan final : public RowsPlan {
         args.plane_count = list_planes(arrays, task, x, weights);
         args.end.out = out;
         plane_kernel_(args);
-        if (clamp) continue;
-        EpilogueArgs<T> epilogue{};
-        epilogue.rows = rows;
-        epilogue.columns = args.columns;
-        epilogue.acc_row = epilogue.out_row = arrays.out_strides.axis[1];
-        epilogue.out_column = 1;
-        epilogue.residual_row = arrays.residual_strides.axis[1];
-        epilogue.residual_column = 1;
-        epilogue.activation = p.activation;
-        for (std::int64_t c = 0; c < args.channels; ++c) {
-          epilogue.acc = epilogue.out = out + c * args.out_channel;
-          epilogue.bias = bias ? bias + channel + c : nullptr;
-          epilogue.residual = residual ? residual + c * args.residual_channel : nullptr;
-          table_.epilogue(epilogue);
-        }
+        if (!clamp) activate_planes(arrays, args, rows, bias ? bias + channel : nullptr, residual);
       }
       g = next;
+    }
+  }
+
+  // The planes that rows a dilation apart are, and how many.
+  std::int64_t list_phases(const ConvArrays& arrays, const Task& task) const {
+    const Axis& height = problem().axes[1];
+    const std::int64_t rows = task.row_end - task.row_begin;
+    const std::int64_t count = std::min(height.dilation, rows);
+    for (std::int64_t phase = 0; phase < count; ++phase) {
+      const std::int64_t top = (task.row_begin + phase) * height.stride - height.pad_before;
+      const std::int64_t input = (top % height.dilation + height.dilation) % height.dilation;
+      task.phases[phase] = {
+          input * arrays.x_strides.axis[1],        phase * arrays.out_strides.axis[1],
+          phase * arrays.residual_strides.axis[1], ceil_div(height.in - input, height.dilation),
+          (input - top) / height.dilation,         ceil_div(rows - phase, height.dilation)};
+    }
+    return count;
+  }
+
+  // How far a kernel asks ahead, in elements, of planes of which so many rows are read, with others
+  // to follow or not: some rows, or the next plane.
+  std::int64_t read_ahead_of_planes(std::int64_t rows, std::int64_t plane_bytes, bool others,
+                                    const DepthwisePlaneArgs<T>& args) const {
+    const Axis& height = problem().axes[1];
+    const bool in_order = !planes_roll_ && height.dilation == 1 && height.in > 1 &&
+                          (rows == height.out || plane_bytes > kReadAheadBytes);
+    if (!in_order) return others && plane_bytes <= kReadAheadBytes ? args.x_channel : 0;
+    const bool more = others || rows * height.stride > kRowsAheadOfTiles;
+    return more ? kRowsAheadOfTiles * args.x_row : 0;
+  }
+
+  // Sends sums that stand in the output, of the channels of a kernel's call, through the epilogue.
+  void activate_planes(const ConvArrays& arrays, const DepthwisePlaneArgs<T>& args,
+                       std::int64_t rows, const T* bias, const T* residual) const {
+    EpilogueArgs<T> epilogue{};
+    epilogue.rows = rows;
+    epilogue.columns = args.columns;
+    epilogue.acc_row = epilogue.out_row = arrays.out_strides.axis[1];
+    epilogue.out_column = 1;
+    epilogue.residual_row = arrays.residual_strides.axis[1];
+    epilogue.residual_column = 1;
+    epilogue.activation = problem().activation;
+    for (std::int64_t c = 0; c < args.channels; ++c) {
+      epilogue.acc = epilogue.out = args.end.out + c * args.out_channel;
+      epilogue.bias = bias ? bias + c : nullptr;
+      epilogue.residual = residual ? residual + c * args.residual_channel : nullptr;
+      table_.epilogue(epilogue);
     }
   }
 

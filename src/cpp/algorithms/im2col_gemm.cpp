@@ -332,26 +332,7 @@ class Im2colGemmPlan final : public RowsPlan {
                                                   : Split::by_limit(vectors, table_.tile_vectors);
     const SpanSource source{pack.axes[2], p.padding_mode, arrays.x_strides.axis[2], table_.lanes};
     ColumnArgs columns{};
-    if (!lanes_are_channels_) {
-      for (std::int64_t part = 0; part < pixel_parts.count(); ++part) {
-        scratch.column_vectors[part] = static_cast<std::int32_t>(pixel_parts.size(part));
-      }
-      columns.spans = scratch.spans;
-      columns.span_stride = pixels;
-      columns.ends = scratch.span_ends;
-      columns.one_tap = p.axes[2].kernel > kMostSpanTaps;
-      columns.step = source.lane_step();
-      columns.vectors = vectors;
-      columns.column_vectors = scratch.column_vectors;
-      columns.column_count = pixel_parts.count();
-      columns.rows = scratch.rows;
-      if (!columns.one_tap) {
-        for (std::int64_t tap = 0; tap < p.axes[2].kernel; ++tap) {
-          source.list(pack.runs, pack.run_count, tap, scratch.spans + tap * pixels,
-                      scratch.span_ends + tap * vectors);
-        }
-      }
-    }
+    if (!lanes_are_channels_) columns = list_columns(pack, source, pixel_parts, pixels, scratch);
     const std::int64_t sums_stride =
         lanes_are_channels_ ? round_to_lanes(channels) : vectors * table_.lanes;
 
@@ -392,6 +373,30 @@ class Im2colGemmPlan final : public RowsPlan {
                               end};
       send_sums(p, table_, arrays, sums);
     }
+  }
+
+  // Where the columns of a block of pixels read, where lanes are pixels: `parts` cut its vectors.
+  ColumnArgs list_columns(const PackArgs<T>& pack, const SpanSource& source, const Split& parts,
+                          std::int64_t pixels, const Scratch& scratch) const {
+    const std::int64_t kernel = problem().axes[2].kernel;
+    for (std::int64_t part = 0; part < parts.count(); ++part) {
+      scratch.column_vectors[part] = static_cast<std::int32_t>(parts.size(part));
+    }
+    ColumnArgs columns{};
+    columns.spans = scratch.spans;
+    columns.span_stride = pixels;
+    columns.ends = scratch.span_ends;
+    columns.one_tap = kernel > kMostSpanTaps;
+    columns.step = source.lane_step();
+    columns.vectors = parts.begin(parts.count());
+    columns.column_vectors = scratch.column_vectors;
+    columns.column_count = parts.count();
+    columns.rows = scratch.rows;
+    for (std::int64_t tap = 0; !columns.one_tap && tap < kernel; ++tap) {
+      source.list(pack.runs, pack.run_count, tap, scratch.spans + tap * pixels,
+                  scratch.span_ends + tap * columns.vectors);
+    }
+    return columns;
   }
 
   // Fills the panel's columns for the units of `pack`, whose first k is `k_begin`.
