@@ -90,15 +90,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     peers = installed((TorchFunctions,) if arguments.functions else PEERS)
     comparisons = []
     for threads in arguments.threads:
-        comparison = compare_with_progress(
-            console,
-            layers,
-            [*peers, ours],
-            arguments.rounds,
-            threads=threads,
-            data_format=arguments.data_format,
-            algorithm=arguments.algorithm,
-        )
+        try:
+            comparison = compare_with_progress(
+                console,
+                layers,
+                [*peers, ours],
+                arguments.rounds,
+                threads=threads,
+                data_format=arguments.data_format,
+                algorithm=arguments.algorithm,
+            )
+        except ValueError as error:  # fewer processors than threads
+            parser.error(str(error))
         print_comparison(console, comparison)
         comparisons.append(comparison)
     if arguments.json:
