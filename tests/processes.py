@@ -13,6 +13,13 @@ import pytest
 # allocator locked in a child that is forked beside other threads.
 unsanitized = pytest.mark.skipif("PYCONV_SANITIZED" in os.environ, reason="AddressSanitizer")
 
+PEAK = """
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+"""
+"""For scripts: the most memory in bytes that the process has had."""
+
 
 def run_python(*arguments: str, timeout: float = 300, **environment: Any) -> str:
     """Run the interpreter and return its output; one set to None is removed.

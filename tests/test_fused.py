@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from oracle import ACTIVATIONS, Array, activated, expect
 from problems import LAYOUTS, PADDING_MODES, make, relayout
-from processes import run_script
+from processes import PEAK, run_script
 
 import pyconv
 
@@ -319,12 +319,10 @@ def test_infinities_in_the_rows_between_do_not_spread() -> None:
     same_bits(y, layer.pointwise(layer.depthwise(x)))
 
 
-MEMORY = """
+MEMORY = (
+    PEAK
+    + """
 import numpy, pyconv
-
-def peak():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 x = numpy.ones({shape}, numpy.float32)
 layer = pyconv.{layer}(*{arguments}, data_format={data_format!r})
@@ -333,6 +331,7 @@ before = peak()
 y = layer(x)
 print(peak() - before, layer.plan(x.shape).workspace_bytes, y.nbytes, x.nbytes)
 """
+)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from processes import run_script, unsanitized
+from processes import PEAK, run_script, unsanitized
 
-MEASURE = """
+MEASURE = (
+    PEAK
+    + """
 import numpy, pyconv
-
-def peak():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 x = numpy.ones({x_shape}, numpy.float32)
 weight = numpy.ones({weight_shape}, numpy.float32)
@@ -23,6 +21,7 @@ before = peak()
 y = layer(x)
 print(peak() - before, layer.plan(x.shape).workspace_bytes, y.nbytes, x.nbytes)
 """
+)
 SLACK = 2**23  # thread stacks and the allocator's own
 
 
@@ -62,12 +61,8 @@ def test_a_call_takes_no_more_than_the_plan_says(
     depthwise, pointwise = algorithm == "depthwise", algorithm == "pointwise"
     channels, kernel = (512, 1) if pointwise else (64, 3)
     side = 40 if algorithm == "reference" else 112
-    script = f"""
+    script = f"""{PEAK}
 import numpy, pyconv
-
-def peak():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 pyconv.set_num_threads({threads})
 layer = pyconv.Conv2d(
