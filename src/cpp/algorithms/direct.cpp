@@ -574,9 +574,11 @@ class DirectPlan final : public Plan {
         }
       }
       if (last && !end) {
-        send_rows(problem(), table_, arrays,
-                  RowsBlock<T>{sums, cut.pitch, sums_stride, false, at.image, group.out_begin + out,
-                               rows, at.depth, at.row, at.rows, 1, at.column, at.columns});
+        const std::int64_t pixel = problem().out_pixel(at.depth, at.row, at.column);
+        const SumsBlock<T> row_sums{sums,     sums_stride,           false,
+                                    at.image, group.out_begin + out, rows,
+                                    pixel,    pixel + at.columns};
+        send_rows(problem(), table_, arrays, row_sums, at.rows, cut.pitch, 1);
       }
     }
   }

@@ -633,9 +633,10 @@ class DirectChannelsPlan final : public Plan {
       multiply(arrays, at, ends, tile, channel, vectors, channels, last, rows, scratch);
     } while (begin < pass.end);
     if (pass.end == group.in_channels && !ends) {
-      send_rows(problem(), table_, arrays,
-                RowsBlock<T>{sums, at.columns * width, width, true, at.image, channel, channels,
-                             at.depth, at.row, at.rows, 1, at.column, at.columns});
+      const std::int64_t pixel = problem().out_pixel(at.depth, at.row, at.column);
+      const SumsBlock<T> row_sums{sums,    width,    true,  at.image,
+                                  channel, channels, pixel, pixel + at.columns};
+      send_rows(problem(), table_, arrays, row_sums, at.rows, at.columns * width, 1);
     }
   }
 

@@ -697,10 +697,11 @@ class GroupedPlan final : public Plan {
       }
     }
     if (in_output) return;
-    send_rows(problem(), table_, arrays,
-              RowsBlock<T>{scratch.sums, at.columns * table_.lanes, table_.lanes, true, at.image,
-                           vector.out_begin, vector.out_channels, at.depth,
-                           at.row + row * row_spacing_, rows, row_spacing_, at.column, at.columns});
+    const std::int64_t pixel =
+        problem().out_pixel(at.depth, at.row + row * row_spacing_, at.column);
+    const SumsBlock<T> row_sums{scratch.sums,     table_.lanes,        true,  at.image,
+                                vector.out_begin, vector.out_channels, pixel, pixel + at.columns};
+    send_rows(problem(), table_, arrays, row_sums, rows, at.columns * table_.lanes, row_spacing_);
   }
 
   const KernelTable<T>& table_;

@@ -207,45 +207,23 @@ void send_sums(const ConvProblem& problem, const KernelTable<T>& table, const Co
   }
 }
 
-// Finished sums, in the order of a SumsBlock within a row, of `columns` outputs from `column` on in
-// each of `rows` output rows, `spacing` apart.
-template <class T>
-struct RowsBlock {
-  const T* sums;
-  std::int64_t pitch;   // from one output row to the next in the sums
-  std::int64_t stride;  // as SumsBlock has it
-  bool lanes_are_channels;
-  std::int64_t image;
-  std::int64_t channel;
-  std::int64_t channels;
-  std::int64_t depth;
-  std::int64_t row;
-  std::int64_t rows;
-  std::int64_t spacing;
-  std::int64_t column;
-  std::int64_t columns;
-};
-
-// Sends the sums of a block of rows to the output, at once where they follow each other.
+// Sends the sums of `rows` output rows, `spacing` apart and `pitch` from one to the next in the
+// sums, of which `block` is the first: at once where they follow each other.
 template <class T>
 void send_rows(const ConvProblem& problem, const KernelTable<T>& table, const ConvArrays& arrays,
-               const RowsBlock<T>& block) {
+               SumsBlock<T> block, std::int64_t rows, std::int64_t pitch, std::int64_t spacing) {
   const std::int64_t width = problem.axes[2].out;
-  const std::int64_t row_sums = block.columns * (block.lanes_are_channels ? block.stride : 1);
-  const bool whole = block.columns == width && block.spacing == 1 && block.pitch == row_sums;
-  const std::int64_t count = whole ? block.rows * width : block.columns;
-  for (std::int64_t r = 0; r < (whole ? 1 : block.rows); ++r) {
-    const std::int64_t row = block.depth * problem.axes[1].out + block.row + r * block.spacing;
-    const std::int64_t pixel = row * width + block.column;
-    const SumsBlock<T> sums{block.sums + r * block.pitch,
-                            block.stride,
-                            block.lanes_are_channels,
-                            block.image,
-                            block.channel,
-                            block.channels,
-                            pixel,
-                            pixel + count};
-    send_sums(problem, table, arrays, sums);
+  const std::int64_t columns = block.end - block.begin;
+  const std::int64_t row_sums = columns * (block.lanes_are_channels ? block.stride : 1);
+  if (columns == width && spacing == 1 && pitch == row_sums) {
+    block.end = block.begin + rows * width;
+    rows = 1;
+  }
+  for (std::int64_t row = 0; row < rows; ++row) {
+    send_sums(problem, table, arrays, block);
+    block.sums += pitch;
+    block.begin += spacing * width;
+    block.end += spacing * width;
   }
 }
 

@@ -75,6 +75,10 @@ struct ConvProblem {
 
   std::int64_t taps() const { return axes[0].kernel * axes[1].kernel * axes[2].kernel; }
   std::int64_t out_pixels() const { return axes[0].out * axes[1].out * axes[2].out; }
+  // The number of an output in row-major order.
+  std::int64_t out_pixel(std::int64_t depth, std::int64_t row, std::int64_t column) const {
+    return (depth * axes[1].out + row) * axes[2].out + column;
+  }
   bool has_outputs() const { return batch > 0 && out_pixels() > 0 && out_channels > 0; }
 
   // Multiply-accumulates, padding counted as if it were data.
