@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -176,7 +175,7 @@ def environment(peers: Sequence[Peer], threads: int, **settings: str) -> dict[st
         Whatever else decides the numbers.
     """
     return {
-        "machine": f"{pyconv.info()['cpu']}, {len(os.sched_getaffinity(0))} cores usable",
+        "machine": f"{pyconv.info()['cpu']}, {_core.openmp_processors()} cores usable",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "threads": str(threads),
         "isa": _core.current_isa(),

@@ -62,7 +62,7 @@ def integer(name: str, value: object, minimum: int) -> int:
 
 def kernel_rank(kernel_size: object) -> int:
     """How many axes a kernel has; a single int stands for two."""
-    rank = len(kernel_size) if is_sequence(kernel_size) else 2
+    rank = len(kernel_size) if _is_sequence(kernel_size) else 2
     if rank not in (1, 2, 3):
         raise ValueError(f"kernel_size: got {kernel_size!r}, expected 1, 2 or 3 ints, or one int")
     return rank
@@ -70,12 +70,12 @@ def kernel_rank(kernel_size: object) -> int:
 
 def shape(name: str, value: object) -> tuple[int, ...]:
     """The shape of an array."""
-    if not is_sequence(value):
+    if not _is_sequence(value):
         raise TypeError(f"{name}: got {value!r}, expected a sequence of ints")
     return tuple(integer(name, length, 0) for length in value)
 
 
-def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether a value is several values: a list, tuple or array, but no text and no 0-d array."""
     if isinstance(value, np.ndarray):
         return value.ndim > 0
@@ -86,7 +86,7 @@ def ints(name: str, value: object, rank: int, minimum: int) -> tuple[int, ...]:
     """One int per spatial axis, from one int or a sequence of `rank` ints."""
     if type(value) is int:
         return (value if 0 < value <= MAX_SIZE else integer(name, value, minimum),) * rank
-    if not is_sequence(value):
+    if not _is_sequence(value):
         return (integer(name, value, minimum),) * rank
     if len(value) != rank:
         raise ValueError(
@@ -103,7 +103,7 @@ def padding(value: object, rank: int) -> str | tuple[tuple[int, int], ...]:
         return ((number, number),) * rank
     if isinstance(value, str):
         return choice("padding", value, PADDING_NAMES)
-    if not is_sequence(value):
+    if not _is_sequence(value):
         number = integer("padding", value, 0)
         return ((number, number),) * rank
     if len(value) != rank:
@@ -113,7 +113,7 @@ def padding(value: object, rank: int) -> str | tuple[tuple[int, int], ...]:
         )
     pairs = []
     for item in value:
-        if is_sequence(item):
+        if _is_sequence(item):
             if len(item) != 2:
                 raise ValueError(f"padding: got {item!r} for an axis, expected (before, after)")
             pairs.append((integer("padding", item[0], 0), integer("padding", item[1], 0)))
@@ -182,16 +182,15 @@ def thread_count(name: str, value: object) -> int:
     return number
 
 
-def receptive_field_layers(layers: object) -> Iterable[object]:
-    """The layers of a stack."""
+def receptive_field_layers(layers: object) -> list[tuple[int, int, int]]:
+    """The (kernel, stride, dilation) triples of a stack."""
     if not isinstance(layers, Iterable):
         raise TypeError(f"layers: got {layers!r}, expected (kernel, stride, dilation) triples")
-    return layers
+    return [_receptive_field_layer(layer) for layer in layers]
 
 
-def receptive_field_layer(layer: object) -> tuple[int, int, int]:
-    """One (kernel, stride, dilation) triple."""
-    if not is_sequence(layer) or len(layer) != 3:
+def _receptive_field_layer(layer: object) -> tuple[int, int, int]:
+    if not _is_sequence(layer) or len(layer) != 3:
         raise ValueError(f"layers: got {layer!r}, expected (kernel, stride, dilation) triples")
     kernel, stride, dilation = layer
     return (
@@ -208,11 +207,11 @@ def groups(value: object) -> int | tuple[tuple[int, int], ...]:
     """A number of groups, or (in_channels, out_channels) of every group."""
     if type(value) is int and 0 < value <= MAX_SIZE:
         return value
-    if not is_sequence(value):
+    if not _is_sequence(value):
         return integer("groups", value, 1)
     pairs = []
     for pair in value:
-        if not is_sequence(pair) or len(pair) != 2:
+        if not _is_sequence(pair) or len(pair) != 2:
             raise ValueError(
                 f"groups: got {pair!r} in {value!r}, expected an int or (in_channels, "
                 "out_channels) pairs"
@@ -893,7 +892,7 @@ def _fit_padding_mode(
         )
 
 
-def layer_fits_memory(
+def layer_weight_shapes(
     pairs: Sequence[tuple[int, int]], kernel: tuple[int, ...]
 ) -> tuple[tuple[int, ...], ...]:
     """Shapes of a layer's weights, which NumPy must be able to make."""

@@ -670,7 +670,6 @@ def causal_conv1d(
     before, length = weight.shape[-1] - 1, x.shape[-1]
     if state is not None:
         state = validate.causal_state(state, x, before)
-    validate.activation("activation", activation)  # of no outputs too
     met = 0 if state is None else min(before, length)
 
     def convolved(inputs: Array | None, padding: int, out: Array | None) -> Array:
@@ -681,6 +680,7 @@ def causal_conv1d(
     # The outputs that meet the state, by themselves: to join it and all of x is to copy x.
     joined = None if state is None else _joined(state, x[..., :met], length == 1)
     if length == 0:
+        validate.activation("activation", activation)  # as a convolution would
         y = np.empty(x.shape, x.dtype)
     elif met == length:
         y = convolved(joined, 0, None)

@@ -200,7 +200,7 @@ class _Conv(_Layer):
             bound = 1 / math.sqrt(fan_in)
             return generator.uniform(-bound, bound, shape).astype(dtype)
 
-        shapes = validate.layer_fits_memory(pairs, kernel)
+        shapes = validate.layer_weight_shapes(pairs, kernel)
         fans = [math.prod(shape[1:]) for shape in shapes]
         weights = [uniform(shape, fan_in) for shape, fan_in in zip(shapes, fans, strict=True)]
         biases = None

@@ -85,8 +85,7 @@ def receptive_field(layers: Iterable[tuple[int, int, int]]) -> int:
     5
     """
     field = step = 1
-    for layer in validate.receptive_field_layers(layers):
-        kernel, stride, dilation = validate.receptive_field_layer(layer)
+    for kernel, stride, dilation in validate.receptive_field_layers(layers):
         field += (kernel - 1) * dilation * step
         step *= stride
     return field
